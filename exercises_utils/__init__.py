@@ -1,0 +1,1 @@
+"""What the exercise notebooks import: models, circuits, checks, figures."""

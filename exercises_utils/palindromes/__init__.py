@@ -1,0 +1,1 @@
+"""Lesson 03: is this sequence a palindrome?"""
