@@ -1,0 +1,81 @@
+# `make help` lists the targets.
+
+PYTHON ?= python3
+PORT ?= 8888
+VENV := .venv
+BIN := $(VENV)/bin
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+FIRST = $(firstword $(sort $(wildcard notebooks/*.ipynb)))
+PYTEST = $(BIN)/python -m pytest -q
+# One notebook or test file stays in one process.
+PARALLEL = -n 2 --dist loadfile
+
+# JupyterLab: no news, no look for updates; the address is printed where there is no screen.
+LAB_OPTIONS = --port=$(PORT) --LabApp.news_url= --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+ifeq ($(shell id -u),0)
+LAB_OPTIONS += --allow-root
+endif
+ifneq ($(shell uname),Darwin)
+ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
+LAB_OPTIONS += --no-browser
+endif
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test lint unit regression verify build browser chromium clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "Settings: PYTHON= the interpreter (3.11 or later), PORT= of \`make lab\`."
+
+lab: $(VENV)/.lab ## install, and open the first lesson in JupyterLab
+	@test -n "$(FIRST)" || { echo "There is no notebook in notebooks/: run \`make build\`."; exit 1; }
+	$(BIN)/jupyter lab $(LAB_OPTIONS) $(FIRST)
+
+test: lint unit regression ## install, and prove everything: lint, types, tests, notebooks
+
+lint: $(VENV)/.dev
+	@echo "== lint and types"
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+unit: export OMP_NUM_THREADS = 1
+unit: $(VENV)/.dev
+	@echo "== unit tests, wrong answers, notebooks in step"
+	$(PYTEST) $(PARALLEL)
+
+regression: export OMP_NUM_THREADS = 1
+regression: $(VENV)/.dev
+	@echo "== regression: every output of every solution"
+	$(PYTEST) $(PARALLEL) --nbval solutions
+
+verify: export OMP_NUM_THREADS = 1
+verify: $(VENV)/.dev ## run every solution on every set of weights
+	$(BIN)/exercises verify
+
+build: export OMP_NUM_THREADS = 1
+build: $(VENV)/.dev chromium ## solutions -> executed solutions -> exercise notebooks
+	$(BIN)/exercises build
+
+browser: $(VENV)/.dev chromium ## run the notebooks in JupyterLab in a real browser
+	$(PYTEST) -m browser tests/browser
+
+clean: ## remove what make installed
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+chromium:
+	@test -n "$(CHROMIUM)" || { echo "This needs Chromium (the lessons themselves do not)."; \
+	  echo "On Debian and Ubuntu, as root: apt-get install chromium. Elsewhere: https://www.chromium.org"; exit 1; }
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or later is needed; \`$(PYTHON)\` is `$(PYTHON) --version 2>&1`."; \
+	  echo "Choose another with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "No virtual environment could be made. On Debian and Ubuntu, as root: apt-get install python3-venv"; exit 1; }
+
+# A stamp is older than what it was installed from: then pip runs again.
+$(VENV)/.lab $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "== installing (the first time takes some minutes)"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
+	@touch $@
