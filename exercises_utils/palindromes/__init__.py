@@ -1,1 +1,1 @@
-"""Lesson 03: is this sequence a palindrome?"""
+"""The palindromes challenge."""

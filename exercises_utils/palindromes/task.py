@@ -1,0 +1,154 @@
+"""The palindromes task: is a sequence of twenty numbers its own mirror image?
+
+A sequence is START, twenty values from 0 to 30, END: 22 tokens, positions 0 to 21, so that the value at
+position i mirrors the one at 21 - i. The answer is read at END, the last position: logit 1 stands for
+"palindrome", logit 0 for "not".
+
+The data is that of the original challenge (Callum McDougall, "Palindromes", July 2023), draw by draw.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from exercises_utils.architecture import ModelConfig
+from exercises_utils.training import TrainingConfig, as_generator
+
+CHALLENGE = "palindromes"
+N_VALUES = 31
+START = 31
+END = 32
+LENGTH = 20
+N_PAIRS = LENGTH // 2
+N_CTX = LENGTH + 2
+
+CONFIG = ModelConfig(n_layers=2, d_model=28, n_heads=2, d_head=14, n_ctx=N_CTX, d_vocab=N_VALUES + 2, d_vocab_out=2)
+
+TRAINING = TrainingConfig(
+    optimizer="adam",
+    lr=1e-3,
+    steps=3000,
+    batch_size=512,
+    why="",
+)
+
+DATA = (
+    "Half palindromes. In the others, each value of the mirrored half is replaced with probability 1/2 by a value "
+    "drawn uniformly (which may be the same one). Labels by comparison. Every training step draws a fresh batch."
+)
+
+
+@dataclass(frozen=True)
+class PalindromeData:
+    """Sequences and whether each is a palindrome."""
+
+    tokens: Int[Tensor, "batch 22"]
+    is_palindrome: Bool[Tensor, " batch"]
+
+    @property
+    def labels(self) -> Bool[Tensor, " batch"]:
+        """The label of each sequence, under the name that every challenge's data has."""
+        return self.is_palindrome
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def make_data(size: int, seed: int | Generator) -> PalindromeData:
+    """`size` sequences, half of them palindromes, in random order; the same on every device for the same seed.
+
+    `size` must be even. About 1 in 750 of the "others" has no value changed and is labelled a palindrome.
+
+    >>> data = make_data(4, seed=0)
+    >>> data.tokens.shape, data.is_palindrome.shape
+    (torch.Size([4, 22]), torch.Size([4]))
+    """
+    if size < 2 or size % 2:
+        raise ValueError(f"size is {size}; expected an even number of at least 2, because half are palindromes.")
+    generator = as_generator(seed)
+    half = (size // 2, N_PAIRS)
+    first_half = torch.randint(0, N_VALUES, half, generator=generator)
+    replacement = torch.randint(0, N_VALUES, half, generator=generator)
+    replaced = torch.randint(0, 2, half, generator=generator).bool()
+    second_half = torch.where(replaced, replacement, first_half.flip(-1))
+    palindrome_half = torch.randint(0, N_VALUES, half, generator=generator)
+    values = torch.cat(
+        [
+            torch.cat([palindrome_half, palindrome_half.flip(-1)], dim=1),
+            torch.cat([first_half, second_half], dim=1),
+        ]
+    )
+    values = values[torch.randperm(size, generator=generator)]
+    return _with_labels(values)
+
+
+def one_mismatch(size: int, pair: int, seed: int | Generator) -> PalindromeData:
+    """`size` sequences that are palindromes but for one pair: positions `pair` and 21 - `pair` differ.
+
+    `pair` is 1 (the outermost) to 10 (the two in the middle). The value at 21 - `pair` is changed to one of the
+    30 others, each as likely.
+    """
+    if size < 1:
+        raise ValueError(f"size is {size}; expected at least 1.")
+    if not 1 <= pair <= N_PAIRS:
+        raise ValueError(f"pair is {pair}; expected 1 (the outermost) to {N_PAIRS} (the two in the middle).")
+    generator = as_generator(seed)
+    first_half = torch.randint(0, N_VALUES, (size, N_PAIRS), generator=generator)
+    values = torch.cat([first_half, first_half.flip(-1)], dim=1)
+    shift = torch.randint(1, N_VALUES, (size,), generator=generator)
+    values[:, LENGTH - pair] = (values[:, LENGTH - pair] + shift) % N_VALUES
+    return _with_labels(values)
+
+
+def sample(size: int, seed: int | Generator) -> PalindromeData:
+    """A batch as the model is trained on and measured on; `make_data` under the name every challenge has."""
+    return make_data(size, seed)
+
+
+def str_tokens(tokens: Int[Tensor, " position"]) -> list[str]:
+    """The tokens of one sequence as text: "START", "7", …, "END"."""
+    if tokens.ndim != 1:
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; expected one sequence, (position,). Index one.")
+    return [{START: "START", END: "END"}.get(token, str(token)) for token in tokens.tolist()]
+
+
+def loss(logits: Float[Tensor, "batch position 2"], data: PalindromeData) -> Float[Tensor, ""]:
+    """The mean cross-entropy of the right answer at END, in nats."""
+    return torch.nn.functional.cross_entropy(logits[:, -1], data.is_palindrome.long())
+
+
+def correct(logits: Float[Tensor, "batch position 2"], data: PalindromeData) -> Bool[Tensor, " batch"]:
+    """Whether the larger of the two logits at END is that of the right answer."""
+    return logits[:, -1].argmax(dim=-1).bool() == data.is_palindrome
+
+
+def hard_slices(
+    logits_fn: Callable[[Int[Tensor, "batch position"]], Float[Tensor, "batch position 2"]], seed: int
+) -> dict[str, dict[str, Any]]:
+    """The accuracy on sequences with exactly one mismatched pair, by pair: the slice that the model finds hard."""
+    n = 2000
+    generator = as_generator(seed)
+    by_pair = {}
+    for pair in range(1, N_PAIRS + 1):
+        data = one_mismatch(n, pair, generator)
+        by_pair[str(pair)] = round(correct(logits_fn(data.tokens), data).double().mean().item(), 6)
+    return {
+        "one_mismatch": {
+            "definition": "palindromes but for one pair (i, 21 - i): the accuracy by pair i, 1 the outermost, and over all",
+            "seed": seed,
+            "n_by_pair": n,
+            "by_pair": by_pair,
+            "n": n * N_PAIRS,
+            "accuracy": round(sum(by_pair.values()) / N_PAIRS, 6),
+        }
+    }
+
+
+def _with_labels(values: Int[Tensor, "batch 20"]) -> PalindromeData:
+    tokens = torch.nn.functional.pad(values, (1, 1), value=START)
+    tokens[:, -1] = END
+    return PalindromeData(tokens=tokens, is_palindrome=(values == values.flip(-1)).all(dim=-1))
