@@ -25,8 +25,11 @@ END = 32
 LENGTH = 20
 N_PAIRS = LENGTH // 2
 N_CTX = LENGTH + 2
+SECOND_HALF = range(N_PAIRS + 1, LENGTH + 1)
 
-CONFIG = ModelConfig(n_layers=2, d_model=28, n_heads=2, d_head=14, n_ctx=N_CTX, d_vocab=N_VALUES + 2, d_vocab_out=2)
+CONFIG = ModelConfig(
+    n_layers=2, d_model=28, n_heads=2, d_head=14, n_ctx=N_CTX, d_vocab=N_VALUES + 2, d_vocab_out=2
+)
 
 TRAINING = TrainingConfig(
     optimizer="adam",
@@ -37,8 +40,9 @@ TRAINING = TrainingConfig(
 )
 
 DATA = (
-    "Half palindromes. In the others, each value of the mirrored half is replaced with probability 1/2 by a value "
-    "drawn uniformly (which may be the same one). Labels by comparison. Every training step draws a fresh batch."
+    "Half palindromes. In the others, each value of the mirrored half is replaced with probability 1/2 by a "
+    "value drawn uniformly (which may be the same one). Labels by comparison. Every training step draws a fresh "
+    "batch."
 )
 
 
@@ -59,7 +63,7 @@ class PalindromeData:
 
 
 def make_data(size: int, seed: int | Generator) -> PalindromeData:
-    """`size` sequences, half of them palindromes, in random order; the same on every device for the same seed.
+    """`size` sequences, half of them palindromes, in random order. A seed gives the same on every device.
 
     `size` must be even. About 1 in 750 of the "others" has no value changed and is labelled a palindrome.
 
@@ -68,7 +72,9 @@ def make_data(size: int, seed: int | Generator) -> PalindromeData:
     (torch.Size([4, 22]), torch.Size([4]))
     """
     if size < 2 or size % 2:
-        raise ValueError(f"size is {size}; expected an even number of at least 2, because half are palindromes.")
+        raise ValueError(
+            f"size is {size}; expected an even number of at least 2, because half are palindromes."
+        )
     generator = as_generator(seed)
     half = (size // 2, N_PAIRS)
     first_half = torch.randint(0, N_VALUES, half, generator=generator)
@@ -89,8 +95,8 @@ def make_data(size: int, seed: int | Generator) -> PalindromeData:
 def one_mismatch(size: int, pair: int, seed: int | Generator) -> PalindromeData:
     """`size` sequences that are palindromes but for one pair: positions `pair` and 21 - `pair` differ.
 
-    `pair` is 1 (the outermost) to 10 (the two in the middle). The value at 21 - `pair` is changed to one of the
-    30 others, each as likely.
+    `pair` is 1 (the outermost) to 10 (the two in the middle). The value at 21 - `pair` is changed to one of
+    the 30 others, each as likely.
     """
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1.")
@@ -104,6 +110,27 @@ def one_mismatch(size: int, pair: int, seed: int | Generator) -> PalindromeData:
     return _with_labels(values)
 
 
+def mirror(position: int) -> int:
+    """The position whose value must be equal: 1 and 20, 2 and 19, ..., 10 and 11."""
+    if not 1 <= position <= LENGTH:
+        raise ValueError(f"position is {position}; values stand at positions 1 to {LENGTH}.")
+    return LENGTH + 1 - position
+
+
+def change_value(
+    tokens: Int[Tensor, "batch position"], position: int, seed: int | Generator
+) -> Int[Tensor, "batch position"]:
+    """The same sequences with another value at one position, each of the 30 others as likely.
+
+    A palindrome becomes a sequence with exactly one mismatched pair that differs from it in one token.
+    """
+    mirror(position)  # refuses a position without a value
+    shift = torch.randint(1, N_VALUES, (len(tokens),), generator=as_generator(seed))
+    changed = tokens.clone()
+    changed[:, position] = (changed[:, position] + shift.to(changed.device)) % N_VALUES
+    return changed
+
+
 def sample(size: int, seed: int | Generator) -> PalindromeData:
     """A batch as the model is trained on and measured on; `make_data` under the name every challenge has."""
     return make_data(size, seed)
@@ -112,7 +139,9 @@ def sample(size: int, seed: int | Generator) -> PalindromeData:
 def str_tokens(tokens: Int[Tensor, " position"]) -> list[str]:
     """The tokens of one sequence as text: "START", "7", …, "END"."""
     if tokens.ndim != 1:
-        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; expected one sequence, (position,). Index one.")
+        raise ValueError(
+            f"tokens has shape {tuple(tokens.shape)}; expected one sequence, (position,). Index one."
+        )
     return [{START: "START", END: "END"}.get(token, str(token)) for token in tokens.tolist()]
 
 
@@ -129,7 +158,7 @@ def correct(logits: Float[Tensor, "batch position 2"], data: PalindromeData) -> 
 def hard_slices(
     logits_fn: Callable[[Int[Tensor, "batch position"]], Float[Tensor, "batch position 2"]], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """The accuracy on sequences with exactly one mismatched pair, by pair: the slice that the model finds hard."""
+    """The accuracy on sequences with exactly one mismatched pair, by pair: what the model finds hard."""
     n = 2000
     generator = as_generator(seed)
     by_pair = {}
@@ -138,7 +167,7 @@ def hard_slices(
         by_pair[str(pair)] = round(correct(logits_fn(data.tokens), data).double().mean().item(), 6)
     return {
         "one_mismatch": {
-            "definition": "palindromes but for one pair (i, 21 - i): the accuracy by pair i, 1 the outermost, and over all",
+            "definition": "palindromes but for one pair (i, 21 - i); accuracy by pair i, 1 the outermost",
             "seed": seed,
             "n_by_pair": n,
             "by_pair": by_pair,
