@@ -48,8 +48,8 @@ class ModelConfig:
                 raise ValueError(f"ModelConfig.{name} must be True or False; got {getattr(self, name)!r}.")
         if not self.attention_biases and self.normalization is not None:
             raise ValueError(
-                "ModelConfig(attention_biases=False) needs normalization=None: folding a LayerNorm's bias into "
-                "the attention creates the biases that the model should not have."
+                "ModelConfig(attention_biases=False) needs normalization=None: folding a LayerNorm's bias "
+                "into the attention creates the biases that the model should not have."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +62,9 @@ class ModelConfig:
         names = {field.name for field in fields(cls)}
         unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
         if unknown or missing:
-            raise ValueError(f"A model config needs exactly {sorted(names)}; unknown: {unknown}, missing: {missing}.")
+            raise ValueError(
+                f"A model config needs exactly {sorted(names)}; unknown: {unknown}, missing: {missing}."
+            )
         return cls(**values)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -80,9 +82,13 @@ class _Attention(nn.Module):
         self.v = nn.Linear(config.d_model, width, bias=bias)
         self.o = nn.Linear(width, config.d_model, bias=bias)
 
-    def forward(self, resid: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position d_model"]:
+    def forward(
+        self, resid: Float[Tensor, "batch position d_model"]
+    ) -> Float[Tensor, "batch position d_model"]:
         q, k, v = (
-            rearrange(linear(resid), "batch position (head d_head) -> batch head position d_head", head=self.n_heads)
+            rearrange(
+                linear(resid), "batch position (head d_head) -> batch head position d_head", head=self.n_heads
+            )
             for linear in (self.q, self.k, self.v)
         )
         z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -95,16 +101,18 @@ class _Block(nn.Module):
         self.ln1 = nn.LayerNorm(config.d_model) if config.normalization else nn.Identity()
         self.attn = _Attention(config)
 
-    def forward(self, resid: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position d_model"]:
+    def forward(
+        self, resid: Float[Tensor, "batch position d_model"]
+    ) -> Float[Tensor, "batch position d_model"]:
         return resid + self.attn(self.ln1(resid))
 
 
 class PlainTransformer(nn.Module):
     """An attention-only transformer for training: no hooks, and about a third faster than the hooked one.
 
-    Its state dict has the names that the hooked model has, so `build_model(config, plain.state_dict())` is the
-    whole conversion. Weights are drawn on the CPU from `seed` alone: normal with standard deviation
-    0.8 / sqrt(d_model), biases 0, LayerNorm 1 and 0. The global random state is left as it was.
+    Its state dict has the names that the hooked model has, so `build_model(config, plain.state_dict())` is
+    the whole conversion. Weights are drawn on the CPU from `seed` alone: normal with standard deviation 0.8 /
+    sqrt(d_model), biases 0, LayerNorm 1 and 0. The global random state is left as it was.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
@@ -129,6 +137,7 @@ class PlainTransformer(nn.Module):
                         module.bias.zero_()
 
     def forward(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position d_vocab_out"]:
+        """The logits at every position."""
         resid = self.embed(tokens) + self.pos_embed.weight[: tokens.shape[1]]
         for block in self.blocks:
             resid = block(resid)

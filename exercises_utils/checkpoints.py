@@ -118,7 +118,9 @@ class Card:
         except json.JSONDecodeError as error:
             raise MalformedCardError(f"{path} is not JSON: {error}. {REMEDY}") from error
         if not isinstance(values, dict):
-            raise MalformedCardError(f"{path} holds a JSON {type(values).__name__}; expected an object. {REMEDY}")
+            raise MalformedCardError(
+                f"{path} holds a JSON {type(values).__name__}; expected an object. {REMEDY}"
+            )
         version = values.get("format_version")
         if version != FORMAT_VERSION:
             raise WrongVersionError(
@@ -131,9 +133,13 @@ class Card:
             raise MalformedCardError(f"{path}: unknown fields {unknown}, missing fields {missing}. {REMEDY}")
         for name, kinds in _FIELD_TYPES.items():
             if not isinstance(values[name], kinds):
-                raise MalformedCardError(f"{path}: `{name}` is {values[name]!r}; expected {kinds.__name__}. {REMEDY}")
+                raise MalformedCardError(
+                    f"{path}: `{name}` is {values[name]!r}; expected {kinds.__name__}. {REMEDY}"
+                )
         if values["kind"] != "native":
-            raise MalformedCardError(f"{path}: `kind` is {values['kind']!r}; this package knows 'native'. {REMEDY}")
+            raise MalformedCardError(
+                f"{path}: `kind` is {values['kind']!r}; this package knows 'native'. {REMEDY}"
+            )
         try:
             config = ModelConfig.from_dict(values["config"])
         except (TypeError, ValueError) as error:
@@ -157,7 +163,7 @@ _FIELD_TYPES: dict[str, type] = {
 
 
 def checkpoints_folder() -> Path:
-    """The folder that holds a folder for each challenge: the repository's, or the copy inside an installed package."""
+    """The folder of checkpoints, one per challenge: the repository's, or an installed package's."""
     package = Path(__file__).resolve().parent
     installed = package / "_checkpoints"
     return installed if installed.is_dir() else package.parent / "checkpoints"
@@ -166,7 +172,9 @@ def checkpoints_folder() -> Path:
 def available_instances(challenge: str) -> list[str]:
     """The names of the instances stored for a challenge, `seed2` before `seed10`. Empty if there are none."""
     names = [path.stem for path in (checkpoints_folder() / challenge).glob("*.safetensors")]
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    return sorted(
+        names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    )
 
 
 def checkpoint_path(challenge: str, instance: str | Path) -> Path:
@@ -176,7 +184,9 @@ def checkpoint_path(challenge: str, instance: str | Path) -> Path:
     if str(instance).endswith(".safetensors"):
         return Path(instance)
     if challenge not in challenges:
-        raise UnknownChallengeError(f"There is no challenge {challenge!r}. Challenges: {', '.join(challenges)}.")
+        raise UnknownChallengeError(
+            f"There is no challenge {challenge!r}. Challenges: {', '.join(challenges)}."
+        )
     instances = available_instances(challenge)
     if instance not in instances:
         raise UnknownInstanceError(
@@ -191,7 +201,9 @@ def card_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def save_checkpoint(state_dict: Mapping[str, Tensor], card: Card, path: str | Path, *, force: bool = False) -> Card:
+def save_checkpoint(
+    state_dict: Mapping[str, Tensor], card: Card, path: str | Path, *, force: bool = False
+) -> Card:
     """The card as written, with the hash of the weights in it. Writes both files, whole or not at all.
 
     Raises CheckpointExistsError if either file exists and `force` is False.
@@ -215,12 +227,12 @@ def require_free(path: Path, force: bool) -> None:
     taken = [str(file) for file in (path, card_path(path)) if file.exists()]
     if taken and not force:
         raise CheckpointExistsError(
-            f"{' and '.join(taken)} would be overwritten. Choose another path (--out), or overwrite (--force)."
+            f"{' and '.join(taken)} exists already. Choose another path (--out) or overwrite it (--force)."
         )
 
 
 def load_checkpoint(path: str | Path, challenge: str | None = None) -> tuple[dict[str, Tensor], Card]:
-    """The weights at `path` and their card, after every check: nothing that disagrees with the card comes back.
+    """The weights at `path` and their card, after every check: what disagrees with the card is refused.
 
     With `challenge`, the card must be of that challenge. Raises the `CheckpointError` that names the reason.
     """
@@ -234,7 +246,9 @@ def load_checkpoint(path: str | Path, challenge: str | None = None) -> tuple[dic
     except UnicodeDecodeError as error:
         raise MalformedCardError(f"{card_path(path)} is not text: {error}. {REMEDY}") from error
     if challenge is not None and card.challenge != challenge:
-        raise WrongChallengeError(f"{path} belongs to the challenge {card.challenge!r}; expected {challenge!r}.")
+        raise WrongChallengeError(
+            f"{path} belongs to the challenge {card.challenge!r}; expected {challenge!r}."
+        )
     content = path.read_bytes()  # read once: what is checked is what is loaded
     _require_safetensors(content, path)
     _require_hash(content, card, path)
@@ -268,19 +282,25 @@ def _write_whole(path: Path, content: bytes) -> None:
 def _require_safetensors(content: bytes, path: Path) -> None:
     if content.startswith((b"PK\x03\x04", b"\x80")) or b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in content[:64]:
         raise UnsafeFileError(
-            f"{path} is a pickle (as torch.save writes), not a safetensors file. A pickle can run code when it is "
-            f"loaded, so it was not. {REMEDY}"
+            f"{path} is a pickle (as torch.save writes), not a safetensors file. A pickle can run code "
+            f"when it is loaded, so it was not. {REMEDY}"
         )
     header = int.from_bytes(content[:8], "little")
     if len(content) < 8 or len(content) < 8 + header:
         raise TruncatedError(f"{path} has {len(content)} bytes, fewer than its header announces. {REMEDY}")
     try:
         entries = json.loads(content[8 : 8 + header])
-        end = max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
+        end = max(
+            (entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0
+        )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise TruncatedError(f"{path} is not a safetensors file: its header cannot be read. {REMEDY}") from error
+        raise TruncatedError(
+            f"{path} is not a safetensors file: its header cannot be read. {REMEDY}"
+        ) from error
     if len(content) < 8 + header + end:
-        raise TruncatedError(f"{path} has {len(content)} bytes; its header announces {8 + header + end}. {REMEDY}")
+        raise TruncatedError(
+            f"{path} has {len(content)} bytes; its header announces {8 + header + end}. {REMEDY}"
+        )
 
 
 def _require_hash(content: bytes, card: Card, path: Path) -> None:
@@ -290,7 +310,7 @@ def _require_hash(content: bytes, card: Card, path: Path) -> None:
     for other in sorted(path.parent.glob("*.json")):
         if other != card_path(path) and found in other.read_text(encoding="utf-8", errors="replace"):
             raise SwappedError(
-                f"{path} holds the weights that belong to the card {other.name}, not to {card_path(path).name}. "
+                f"{path} holds the weights that belong to {other.name}, not to {card_path(path).name}. "
                 f"Weights and card were swapped or misnamed. {REMEDY}"
             )
     raise TamperedError(f"{path} has SHA-256 {found}; its card says {card.sha256}. {REMEDY}")
@@ -299,8 +319,13 @@ def _require_hash(content: bytes, card: Card, path: Path) -> None:
 def _require_weights(state_dict: Mapping[str, Tensor], config: ModelConfig, path: Path) -> None:
     expected = config.shapes()
     if state_dict.keys() != expected.keys():
-        unknown, missing = sorted(state_dict.keys() - expected.keys()), sorted(expected.keys() - state_dict.keys())
-        raise WrongWeightsError(f"{path}: the card's config has no weights {unknown}, and needs {missing}. {REMEDY}")
+        unknown, missing = (
+            sorted(state_dict.keys() - expected.keys()),
+            sorted(expected.keys() - state_dict.keys()),
+        )
+        raise WrongWeightsError(
+            f"{path}: the card's config has no weights {unknown}, and needs {missing}. {REMEDY}"
+        )
     for name, weight in state_dict.items():
         if tuple(weight.shape) != expected[name] or weight.dtype != torch.float32:
             raise WrongWeightsError(

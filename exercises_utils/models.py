@@ -1,30 +1,31 @@
 """Every model of the course, built in one place: sizes and weights in, a hooked TransformerLens model out.
 
-TransformerLens 4 builds small models with `TransformerBridge.boot_native`. As it builds them, they have traps for
-an interpretability course. The mends are all here; nothing else in the course knows them:
+TransformerLens 4 builds small models with `TransformerBridge.boot_native`. As it builds them, they have traps
+for an interpretability course. The mends are all here; nothing else in the course knows them:
 
-- `hook_attn_scores` sees the scores before the softmax, and editing them changes the model (natively it sees the
-  pattern, and edits are dropped). Scores above the diagonal are -inf when the hook sees them; what the hook leaves
-  is what the softmax gets.
+- `hook_attn_scores` sees the scores before the softmax, and editing them changes the model (natively it sees
+  the pattern, and edits are dropped). Scores above the diagonal are -inf when the hook sees them; what the
+  hook leaves is what the softmax gets.
 - `hook_result` sees what each head writes, [batch, position, head, d_model], and editing it changes the model
   (natively it never fires). `b_O` is added afterwards.
 - Every hook can be edited by returning a tensor or in place, and an in-place edit changes no other cached
-  activation (natively, an edit of `resid_pre` of a block rewrites the cached `resid_post` of the block before).
-- Processing centres `W_U` over the output vocabulary whatever its size, and does not centre what is written to the
-  residual stream where no LayerNorm makes that free.
+  activation (natively, an edit of `resid_pre` of a block rewrites the cached `resid_post` of the block
+  before).
+- Processing centres `W_U` over the output vocabulary whatever its size, and does not centre what is written
+  to the residual stream where no LayerNorm makes that free.
 - A config without attention biases has none (`model.b_Q` then raises). The unembedding's bias is a parameter.
-- The model is in evaluation mode and its weights do not ask for gradients (`model.requires_grad_()` if you want to
-  train it). No global random state is read or changed.
+- The model is in evaluation mode and its weights do not ask for gradients (`model.requires_grad_()` if you
+  want to train it). No global random state is read or changed.
 
 What TransformerLens does that a learner should know, and that stays so:
 
-- `cache["scale", layer, "ln1"]` is [batch, position, 1]: one scale for all heads. With `normalization=None` there is
-  no scale in the cache.
+- `cache["scale", layer, "ln1"]` is [batch, position, 1]: one scale for all heads. With `normalization=None`
+  there is no scale in the cache.
 - `resid / scale @ W_U + b_U` equals the logits only with processed weights.
 - An attention-only model has no `hook_resid_mid` and no `hook_mlp_out`.
 - `model.W_Q` is a copy stacked over layers: to change a weight, write to `model.blocks[layer].attn.W_Q`.
-- Inside a hook, `hook.name` is the full name (`blocks.0.attn.o.hook_in` for `blocks.0.attn.hook_z`): ask for names
-  in a list, not by a function of the short name.
+- Inside a hook, `hook.name` is one of the hook's names, not always the one asked for: a hook on
+  `blocks.1.hook_resid_pre` sees `blocks.1.hook_in`.
 - `hook_q_input` and its like do not exist here: `set_use_split_qkv_input(True)` raises.
 - A model cannot be pickled; its `state_dict()` can be saved with safetensors.
 """
@@ -32,11 +33,13 @@ What TransformerLens does that a learner should know, and that stays so:
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hook_points import HookPoint
@@ -46,7 +49,14 @@ from transformer_lens.model_bridge.generalized_components import AttentionBridge
 from exercises_utils.architecture import ModelConfig, PlainTransformer
 from exercises_utils.checkpoints import checkpoint_path, load_checkpoint
 
-__all__ = ["DEFAULT_INSTANCE", "ModelConfig", "PlainTransformer", "build_model", "default_device", "load_model"]
+__all__ = [
+    "DEFAULT_INSTANCE",
+    "ModelConfig",
+    "PlainTransformer",
+    "build_model",
+    "default_device",
+    "load_model",
+]
 
 DEFAULT_INSTANCE = os.environ.get("EXERCISES_INSTANCE", "seed0")
 
@@ -64,9 +74,9 @@ def load_model(
 ) -> TransformerBridge:
     """The trained model of a challenge, with hooks, in evaluation mode.
 
-    `instance` is a name such as "seed0" (the default; the environment variable EXERCISES_INSTANCE changes it) or
-    the path of a `.safetensors` file with its card beside it. `processed` folds the LayerNorm weights, the value
-    biases and the means that change no probability (see `build_model`).
+    `instance` is a name such as "seed0" (the default; the environment variable EXERCISES_INSTANCE changes it)
+    or the path of a `.safetensors` file with its card beside it. `processed` folds the LayerNorm weights, the
+    value biases and the means that change no probability (see `build_model`).
 
     Raises a `CheckpointError` that says what is wrong with the file, or which challenges and instances exist.
 
@@ -88,13 +98,13 @@ def build_model(
 ) -> TransformerBridge:
     """A hooked model with these weights, or with random ones drawn from `seed` when `state_dict` is None.
 
-    Random models are for checks: their biases are not zero and their LayerNorm weights not one, so that an answer
-    that forgets one of them is wrong on them.
+    Random models are for checks: their biases are not zero and their LayerNorm weights not one, so that an
+    answer that forgets one of them is wrong on them.
 
     `processed=True` does what the literature does before it reads weights, without changing any probability:
     LayerNorm weights are folded into the matrices that read after them, value biases into `b_O`, everything
-    written to the residual stream is centred over d_model, and so is `W_U`; `W_U` and `b_U` are centred over the
-    vocabulary. Without LayerNorm only the value biases and the vocabulary are left of this.
+    written to the residual stream is centred over d_model, and so is `W_U`; `W_U` and `b_U` are centred over
+    the vocabulary. Without LayerNorm only the value biases and the vocabulary are left of this.
 
     Raises ValueError where the weights' names or shapes are not the config's.
     """
@@ -104,7 +114,7 @@ def build_model(
     with warnings.catch_warnings():
         # What TransformerLens says while it builds is about its own older interfaces, not about this model.
         warnings.filterwarnings("ignore", module=r"transformer_lens\b")
-        model = TransformerBridge.boot_native(
+        model: Any = TransformerBridge.boot_native(  # type: ignore[attr-defined]
             TransformerBridgeConfig(
                 attn_only=True,
                 act_fn="relu",  # asked for, and unused: there are no MLPs
@@ -142,7 +152,7 @@ def _random_weights(config: ModelConfig, seed: int) -> dict[str, Tensor]:
     """Initial weights with every bias and LayerNorm parameter moved from where it starts."""
     weights = PlainTransformer(config, seed).state_dict()
     generator = torch.Generator().manual_seed(seed)
-    for name, weight in weights.items():
+    for weight in weights.values():
         if weight.ndim == 1:
             weight += 0.3 * torch.randn(weight.shape, generator=generator)
     return dict(weights)
@@ -161,7 +171,7 @@ def _require_shapes(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
 
 
 def _give_parameters(model: TransformerBridge, config: ModelConfig) -> None:
-    """Make the model's parameters those of the config: no attention biases if it has none, a trainable b_U if it has."""
+    """Make the parameters the config's: no attention biases if it has none, a trainable b_U if it has."""
     if not config.attention_biases:
         for block in model.blocks:
             for linear in (block.attn.q, block.attn.k, block.attn.v, block.attn.o):
@@ -189,12 +199,14 @@ def _centre_unembed(model: TransformerBridge, has_norm: bool) -> None:
     unembed = model.unembed.original_component
     unembed.weight -= unembed.weight.mean(dim=0, keepdim=True)  # [d_vocab_out, d_model]
     unembed.bias -= unembed.bias.mean()
-    if has_norm:  # what the last LayerNorm gives has mean zero over d_model, so that mean of W_U is never read
+    if (
+        has_norm
+    ):  # what the last LayerNorm gives has mean zero over d_model, so that mean of W_U is never read
         unembed.weight -= unembed.weight.mean(dim=1, keepdim=True)
 
 
 class _SeparateHookPoint(HookPoint):
-    """A hook point that hands its hooks a tensor of their own, so that an in-place edit reaches no other hook."""
+    """A hook point that hands its hooks a copy, so that an in-place edit changes no other hook's tensor."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone() if self._forward_hooks else x
@@ -208,29 +220,32 @@ class _HookedAttention(AttentionBridge):
     def forward(
         self,
         hidden_states: Float[Tensor, "batch position d_model"],
-        attention_mask: Int[Tensor, "batch position"] | Bool[Tensor, "batch 1 query key"] | None = None,
-        **unused: object,
+        attention_mask: None = None,
+        **unused: Any,
     ) -> tuple[Float[Tensor, "batch position d_model"], Float[Tensor, "batch head query key"]]:
-        native = self.original_component
-        resid = self.hook_in(hidden_states)
-        q, k, v = (
-            rearrange(linear(resid), "batch position (head d_head) -> batch position head d_head", head=native.n_heads)
-            for linear in (self.q, self.k, self.v)
-        )
-        scores = einsum(q, k, "batch query head d_head, batch key head d_head -> batch head query key") / native.scale
-        future = native.causal_mask[: resid.shape[1], : resid.shape[1]]
         if attention_mask is not None:
-            future = native._combine_attention_mask(future, attention_mask, batch=resid.shape[0])
-        scores = self.hook_attn_scores(scores.masked_fill(future, float("-inf")))
-        # A padded query sees no key at all; its row of the pattern is then zero, as TransformerLens has it.
-        pattern = scores.softmax(dim=-1).masked_fill(scores.isneginf().all(dim=-1, keepdim=True), 0.0)
-        pattern = self.hook_pattern(pattern)
+            raise NotImplementedError("The course's sequences are never padded: attention_mask must be None.")
+        native: Any = self.original_component
+        split = partial(
+            rearrange,
+            pattern="batch position (head d_head) -> batch position head d_head",
+            head=native.n_heads,
+        )
+        resid = self.hook_in(hidden_states)
+        q, k, v = split(self.q(resid)), split(self.k(resid)), split(self.v(resid))
+        scores = einsum(q, k, "batch query head d_head, batch key head d_head -> batch head query key")
+        future = native.causal_mask[: resid.shape[1], : resid.shape[1]]
+        scores = self.hook_attn_scores((scores / native.scale).masked_fill(future, float("-inf")))
+        pattern = self.hook_pattern(scores.softmax(dim=-1))
         z = einsum(pattern, v, "batch head query key, batch key head d_head -> batch query head d_head")
-        # `hook_z` is the input hook of W_O, which gives its hooks [batch, position, head, d_head].
-        z = self.o.hook_in(rearrange(z, "batch position head d_head -> batch position (head d_head)"))
-        W_O = rearrange(self.o.original_component.weight, "d_model (head d_head) -> head d_head d_model", head=native.n_heads)
-        z = rearrange(z, "batch position (head d_head) -> batch position head d_head", head=native.n_heads)
-        result = einsum(z, W_O, "batch position head d_head, head d_head d_model -> batch position head d_model")
+        # `hook_z` is the input hook of W_O; it gives its hooks [batch, position, head, d_head].
+        z = split(self.o.hook_in(rearrange(z, "batch query head d_head -> batch query (head d_head)")))
+        W_O = rearrange(
+            self.o.original_component.weight,
+            "d_model (head d_head) -> head d_head d_model",
+            head=native.n_heads,
+        )
+        result = einsum(z, W_O, "batch query head d_head, head d_head d_model -> batch query head d_model")
         out = self.hook_result(result).sum(dim=2)
         if self.o.original_component.bias is not None:
             out = out + self.o.original_component.bias

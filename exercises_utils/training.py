@@ -1,8 +1,8 @@
 """The one training loop, for every challenge.
 
-A challenge's `task` module is the protocol: it says what the model is (`CONFIG`), how it is trained (`TRAINING`),
-and what the data, the loss and the right answers are. `run_training` does the rest: train, measure on data that
-training never saw, write weights and card.
+A challenge's `task` module is the protocol: it says what the model is (`CONFIG`), how it is trained
+(`TRAINING`), and what the data, the loss and the right answers are. `run_training` does the rest: train,
+measure on data that training never saw, write weights and card.
 """
 
 import platform
@@ -20,30 +20,21 @@ from exercises_utils.architecture import ModelConfig, PlainTransformer
 from exercises_utils.checkpoints import Card, checkpoints_folder, require_free, save_checkpoint
 
 DATA_SEED = 1_000_000_000
-"""Training data is drawn from DATA_SEED + the run's seed, so that small seeds stay fresh for lessons and tests."""
+"""Training draws its data from DATA_SEED + the run's seed: small seeds stay fresh for lessons and tests."""
 EVALUATION_SEED = 2_000_000_000
 """Cards measure on data drawn from this seed, the same for every instance. Nothing is trained on it."""
 EVALUATION_SIZE = 10_000
 LOG_EVERY = 50
 
 
-class Data(Protocol):
-    """A frozen dataclass of tensors with the batch as first axis, `tokens` among them."""
-
-    @property
-    def tokens(self) -> Tensor: ...
-
-    @property
-    def labels(self) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class TrainingConfig:
     """How a model is trained.
 
-    `lr_final` makes the learning rate fall linearly from `lr` over all steps. `weight_decay` is L2 for "adam",
-    decoupled for "adamw". `dataset_size` draws that many examples once and goes through them in a new random order
-    each epoch; None draws fresh examples for every step. `why` says, for the card, why these settings.
+    `lr_final` makes the learning rate fall linearly from `lr` over all steps. `weight_decay` is L2 for
+    "adam", decoupled for "adamw". `dataset_size` draws that many examples once and goes through them in a new
+    random order each epoch; None draws fresh examples for every step. `why` says, for the card, why these
+    settings.
     """
 
     optimizer: Literal["adam", "adamw"]
@@ -60,9 +51,13 @@ class TrainingConfig:
         if self.optimizer not in ("adam", "adamw"):
             raise ValueError(f'TrainingConfig.optimizer must be "adam" or "adamw"; got {self.optimizer!r}.')
         if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps and batch_size must be at least 1; got {self.steps} and {self.batch_size}.")
+            raise ValueError(
+                f"steps and batch_size must be at least 1; got {self.steps} and {self.batch_size}."
+            )
         if self.dataset_size is not None and self.dataset_size < self.batch_size:
-            raise ValueError(f"dataset_size is {self.dataset_size}, less than one batch of {self.batch_size}.")
+            raise ValueError(
+                f"dataset_size is {self.dataset_size}, less than one batch of {self.batch_size}."
+            )
 
 
 class Task(Protocol):
@@ -74,7 +69,7 @@ class Task(Protocol):
     DATA: str
 
     def sample(self, size: int, seed: int | Generator) -> Any:
-        """`size` fresh examples, a `Data`."""
+        """`size` fresh examples: a frozen dataclass of tensors, batch first, with `tokens` and `labels`."""
 
     def loss(self, logits: Tensor, data: Any) -> Tensor:
         """The loss to minimise, a scalar in nats."""
@@ -96,7 +91,7 @@ class Progress:
 
 
 def as_generator(seed: int | Generator) -> Generator:
-    """A generator on the CPU, so that the numbers are the same on every device; one that is given comes back itself."""
+    """A generator on the CPU, so that data is the same on every device; a given one comes back."""
     return seed if isinstance(seed, Generator) else Generator().manual_seed(seed)
 
 
@@ -112,7 +107,9 @@ def train(task: Task, seed: int, *, quiet: bool = False) -> tuple[dict[str, Tens
         model.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
     )
     final = settings.lr if settings.lr_final is None else settings.lr_final
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, final / settings.lr, total_iters=settings.steps)
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optimizer, 1.0, final / settings.lr, total_iters=settings.steps
+    )
     next_batch = _batches(task, as_generator(DATA_SEED + seed))
     history = []
     bar = tqdm(range(settings.steps), desc=f"{task.CHALLENGE} seed {seed}", disable=quiet, unit="step")
@@ -156,9 +153,9 @@ def run_training(
 ) -> Card:
     """Train, measure on fresh data, write weights and card; the card comes back.
 
-    `out` is the path of the `.safetensors` file to write; None means the challenge's own folder, where it becomes
-    the instance `seed<seed>`. Raises CheckpointExistsError before any training if something is there and `force`
-    is False. Files appear whole, at the end, or not at all.
+    `out` is the path of the `.safetensors` file to write; None means the challenge's own folder, where it
+    becomes the instance `seed<seed>`. Raises CheckpointExistsError before any training if something is there
+    and `force` is False. Files appear whole, at the end, or not at all.
     """
     out = checkpoints_folder() / task.CHALLENGE / f"seed{seed}.safetensors" if out is None else Path(out)
     require_free(out, force)
@@ -181,16 +178,16 @@ def run_training(
 
 
 def _batches(task: Task, generator: Generator) -> Callable[[], Any]:
-    settings = task.TRAINING
-    if settings.dataset_size is None:
-        return lambda: task.sample(settings.batch_size, generator)
-    data, order = task.sample(settings.dataset_size, generator), torch.empty(0, dtype=torch.long)
+    batch_size, dataset_size = task.TRAINING.batch_size, task.TRAINING.dataset_size
+    if dataset_size is None:
+        return lambda: task.sample(batch_size, generator)
+    data, order = task.sample(dataset_size, generator), torch.empty(0, dtype=torch.long)
 
     def next_batch() -> Any:
         nonlocal order
-        if len(order) < settings.batch_size:  # the incomplete batch at an epoch's end is left out
-            order = torch.randperm(settings.dataset_size, generator=generator)
-        chosen, order = order[: settings.batch_size], order[settings.batch_size :]
+        if len(order) < batch_size:  # the incomplete batch at an epoch's end is left out
+            order = torch.randperm(dataset_size, generator=generator)
+        chosen, order = order[:batch_size], order[batch_size:]
         return replace(data, **{field.name: getattr(data, field.name)[chosen] for field in fields(data)})
 
     return next_batch

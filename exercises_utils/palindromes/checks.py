@@ -89,7 +89,9 @@ def _logit_diff_cases() -> list[Case]:
                 axes=("sequence",),
                 mistakes={
                     "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": -right,
-                    "These are the logits of the last value; read them at END, the last position.": every[:, -2],
+                    "These are the logits of the last value; read them at END, the last position.": every[
+                        :, -2
+                    ],
                     "These are the logits of START; read them at END, the last position.": every[:, 0],
                     "This is the mean over positions; the model answers at END only.": every.mean(-1),
                     "This is one value for each position; read the logits at END only, position -1.": every,
@@ -97,10 +99,12 @@ def _logit_diff_cases() -> list[Case]:
                         -1
                     )
                     @ torch.tensor([-1.0, 1.0]),
-                    "This is the logit of palindrome alone; subtract the logit of no palindrome.": at_end[:, 1],
-                    "This is the probability of palindrome; return the difference of the logits.": at_end.softmax(-1)[
+                    "This is the logit of palindrome alone; subtract the logit of no palindrome.": at_end[
                         :, 1
                     ],
+                    "This is the probability of palindrome; return the difference of the logits.": at_end.softmax(
+                        -1
+                    )[:, 1],
                     "This is the mean over sequences; return one number for each sequence.": right.mean(),
                     "These are both logits; return their difference, one number for each sequence.": at_end,
                 },
@@ -110,7 +114,13 @@ def _logit_diff_cases() -> list[Case]:
 
 
 logit_diff = CHECKS.add(
-    Check("logit_diff", "The number that everything moves", core=True, cases=_logit_diff_cases, reference=_logit_diff)
+    Check(
+        "logit_diff",
+        "The number that everything moves",
+        core=True,
+        cases=_logit_diff_cases,
+        reference=_logit_diff,
+    )
 )
 
 
@@ -176,7 +186,9 @@ def _logit_attribution_cases() -> list[Case]:
                     "This is the direction of the logit of palindrome alone; subtract `W_U[:, 0]`.": torch.cat(
                         [parts / scale @ model.W_U[:, 1], model.b_U[1].expand(1, len(tokens))]
                     ),
-                    "This is the mean over sequences; return one number for each component and sequence.": right.mean(-1),
+                    "This is the mean over sequences; return one number for each component and sequence.": right.mean(
+                        -1
+                    ),
                 },
             )
         )
@@ -342,7 +354,9 @@ def _mirror_attention_cases() -> list[Case]:
                     "These go from the first half to the second; the queries are the second half's positions.": pattern[
                         :, torch.arange(1, n // 2 + 1), n + 1 - torch.arange(1, n // 2 + 1)
                     ],
-                    "The order is turned round: start with the middle pair, as the second half does.": right.flip(-1),
+                    "The order is turned round: start with the middle pair, as the second half does.": right.flip(
+                        -1
+                    ),
                     "Off by one: the mirror of position i is n + 1 - i, not n - i (START is position 0).": pattern[
                         :, queries, n - queries
                     ],
@@ -392,7 +406,9 @@ def _token_circuit_cases() -> list[Case]:
         layer, index = head
         W_Q, W_K = model.W_Q[layer, index], model.W_K[layer, index]
         everything = model.W_E @ W_Q @ W_K.T @ model.W_E.T / (scale**2 * root)
-        biased = (values @ W_Q / scale + model.b_Q[layer, index]) @ (values @ W_K / scale + model.b_K[layer, index]).T
+        biased = (values @ W_Q / scale + model.b_Q[layer, index]) @ (
+            values @ W_K / scale + model.b_K[layer, index]
+        ).T
         cases.append(
             Case(
                 f"{name}, head {layer}.{index}",
@@ -400,12 +416,14 @@ def _token_circuit_cases() -> list[Case]:
                 right,
                 axes=("query value", "key value"),
                 mistakes={
-                    "The scores are not divided by sqrt(d_head): attention divides by it before the softmax.": right * root,
+                    "The scores are not divided by sqrt(d_head): attention divides by it before the softmax.": right
+                    * root,
                     "The scores are divided by d_head; attention divides by its square root.": right / root,
                     "The scores are divided by sqrt(d_model); the width of a head is d_head.": right
                     * root
                     / model.cfg.d_model**0.5,
-                    "The scale is used once; it divides the query and the key, so the scores by its square.": right * scale,
+                    "The scale is used once; it divides the query and the key, so the scores by its square.": right
+                    * scale,
                     "The LayerNorm scale is forgotten: divide both sides by it.": right * scale**2,
                     "You multiplied by the LayerNorm scale; divide by it, on both sides.": right * scale**4,
                     "Rows and columns are swapped: the query's value is the row, the key's value the column.": right.T,

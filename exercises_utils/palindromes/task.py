@@ -41,8 +41,8 @@ TRAINING = TrainingConfig(
 
 DATA = (
     "Half palindromes. In the others, each value of the mirrored half is replaced with probability 1/2 by a "
-    "value drawn uniformly (which may be the same one). Labels by comparison. Every training step draws a fresh "
-    "batch."
+    "value drawn uniformly (which may be the same one). Labels by comparison. Every training step draws a "
+    "fresh batch."
 )
 
 
