@@ -1,0 +1,167 @@
+"""The command `exercises`: train, build, check, release, verify."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from exercises_utils import attempts, lessons
+from exercises_utils.running import environment
+
+PACKAGE = Path(__file__).resolve().parent
+COLOURS = {"passed": "green", "failed": "red", "could not be checked": "yellow"}
+MARKS = {"passed": "✓", "failed": "✗", "could not be checked": "?"}
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Mechanistic interpretability exercises: see what a notebook solves, and build the course.",
+)
+
+
+def repository() -> Path:
+    """Returns the folder that the package is in: the repository's, in a clone."""
+    return PACKAGE.parent
+
+
+def challenge_module(challenge: str, part: str) -> ModuleType:
+    """Returns a challenge's `task` or `checks`; the one place that finds a challenge by its name."""
+    known = sorted(path.parent.name for path in PACKAGE.glob("*/task.py"))
+    if challenge not in known:
+        raise UsageError(f"There is no challenge {challenge!r}. There are: {', '.join(known)}.")
+    return import_module(f"exercises_utils.{challenge}.{part}")
+
+
+class UsageError(Exception):
+    """What was asked for does not exist; the message says what does."""
+
+
+@app.command()
+def check(
+    notebook: Annotated[Path, typer.Argument(help="The notebook, saved. It is not changed.")],
+    timeout: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = 120,
+) -> None:
+    """Run a notebook in a fresh process, and say which exercises it solves."""
+    from exercises_utils.progress import CheckList
+
+    content = attempts.read_notebook(notebook)
+    module = challenge_module(attempts.challenge_of(content), "checks")
+    exercises = next(value for value in vars(module).values() if isinstance(value, CheckList))
+    results = attempts.run_attempts(content, exercises, timeout)
+    titles = {exercise.exercise: exercise for exercise in exercises}
+    width = max(len(name) for name in titles)
+    for result in results:
+        exercises.record(result.exercise, result.status)
+        exercise = titles[result.exercise]
+        mark = typer.style(MARKS.get(result.status, "○"), fg=COLOURS.get(result.status))
+        message = f": {result.message}" if result.message and result.status != "passed" else ""
+        kind = "" if exercise.core else " (optional)"
+        typer.echo(f"{mark} {result.exercise:<{width}}  {result.status}{message}{kind}")
+    typer.echo(exercises.progress_line())
+    if not all(exercises.is_solved(exercise.exercise) for exercise in exercises if exercise.core):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    challenge: Annotated[str, typer.Argument(help="Such as: palindromes")],
+    seed: Annotated[int, typer.Option(help="Of the weights and of the data.")],
+    out: Annotated[Path | None, typer.Option(help="The .safetensors file; default: the challenge's.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Train a model, and write its weights and its card."""
+    from exercises_utils.checkpoints import CheckpointError
+    from exercises_utils.training import run_training
+
+    try:
+        card = run_training(challenge_module(challenge, "task"), seed, out, force)
+    except CheckpointError as error:
+        raise UsageError(str(error)) from None
+    typer.echo(
+        f"{card.instance}: accuracy {card.accuracy['value']:.4f} on {card.accuracy['n']} fresh examples"
+    )
+
+
+Lessons = Annotated[list[str] | None, typer.Argument(help="Such as: 03. Default: all.")]
+
+
+@app.command()
+def build(
+    lesson: Lessons = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say what is out of step.")] = False,
+) -> None:
+    """Execute the solutions, and generate the exercise notebooks from them."""
+    if check:
+        if problems := lessons.out_of_step(repository()):
+            raise lessons.LessonError("\n".join([*problems, "Out of step: run `make build`, and commit."]))
+        return
+    with _progress() as progress:
+        for item in lessons.find_lessons(repository(), lesson or ()):
+            lessons.build(item, _bar(progress, item.name))
+
+
+@app.command()
+def verify(
+    lesson: Lessons = None,
+    instance: Annotated[list[str] | None, typer.Option(help="Such as: seed1. Default: all.")] = None,
+) -> None:
+    """Run every solution on every set of weights, with every check strict."""
+    from exercises_utils.checkpoints import available_instances
+
+    failures = []
+    with _progress() as progress:
+        for item in lessons.find_lessons(repository(), lesson or ()):
+            source = lessons.read_source(item)
+            instances = instance or available_instances(item.challenge)
+            if not instances:
+                failures.append(f"{item.name}: there are no weights in checkpoints/{item.challenge}.")
+            for name in instances:
+                settings = environment(EXERCISES_STRICT="1", EXERCISES_INSTANCE=name)
+                try:
+                    lessons.execute(item, source, settings, _bar(progress, f"{item.name} on {name}"))
+                except lessons.LessonError as error:
+                    failures.append(f"On {name}: {error}")
+    if failures:
+        raise lessons.LessonError("\n\n".join(failures))
+
+
+@app.command()
+def release(
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    without_solutions: Annotated[
+        bool, typer.Option("--without-solutions", help="For a graded course: no solution anywhere.")
+    ] = False,
+) -> None:
+    """Write the student version: notebooks, and the package to install."""
+    from exercises_utils.release import write_release
+
+    write_release(repository(), out, with_solutions=not without_solutions)
+    typer.echo(f"Written: {out}. Its README.md says how to begin.")
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns)
+
+
+def _bar(progress: Progress, description: str) -> Callable[[int, int], None]:
+    task = progress.add_task(description)
+    return lambda done, of: progress.update(task, completed=done, total=of)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; what a person can mend is said in a sentence, without a traceback."""
+    try:
+        app(arguments)
+    except (UsageError, lessons.LessonError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        sys.exit(1)
+    except attempts.NotebookError as error:
+        typer.secho(str(error), err=True, fg="red")
+        sys.exit(2)
