@@ -13,26 +13,26 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import update_wrapper
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from exercises_utils.diagnosis import (
     Numbers,
-    convert,
-    kind,
-    number_problem,
-    other_problem,
-    same,
+    cause,
+    how_far,
+    parts,
     shape_problem,
+    together,
     type_problem,
-    wanted,
+    wrong_value,
 )
-from exercises_utils.display import show_html
+from exercises_utils.display import show
 from exercises_utils.isolation import (
     Fresh,
-    UnusualValue,
     copy_of,
     describe_error,
     fingerprint,
@@ -40,17 +40,18 @@ from exercises_utils.isolation import (
     is_blank,
     is_learners_code,
     parameter_names,
-    plain,
     same_process_state,
     side_effects,
 )
 from exercises_utils.progress import CheckList
+from exercises_utils.values import UnusualValue, convert, kind, plain, same
 
 __all__ = ["ANYTHING", "Case", "Check", "CheckFailed", "CheckList", "Fresh", "Outcome", "Output", "Question"]
 
 PASSED, FAILED, NOT_ATTEMPTED, UNCHECKED = "passed", "failed", "not attempted", "could not be checked"
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "○", UNCHECKED: "?"}
 STRICT_VARIABLE, OUTCOMES_VARIABLE = "EXERCISES_STRICT", "EXERCISES_OUTCOMES"
+WRITE_IT = "Write your answer and run this cell again."
 
 
 class _Anything:
@@ -65,16 +66,18 @@ ANYTHING = _Anything()
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the learner's function, or one comparison of the learner's value, and what is right.
+    """One call of the learner's function, or one look at the learner's value, and what is right.
 
-    `name` reads after "on": "the lesson's model", "a random model with 3 heads". `arguments` are passed by
-    position; a `Fresh` among them stands for the object that its factory makes. Without arguments, the answer
-    is a value (or a function of no arguments). `axes` names the axes of an expected tensor, or the items of
-    an expected tuple. `mistakes` maps a message to the wrong value that a mistake gives; the same message in
-    several cases is one mistake, and must explain all of them. `atol` and `rtol` are in the answer's unit and
-    relative; by default 1e-5 of the largest expected number, and 1e-4. With `requires`, which returns a
-    message for a wrong value and None for a right one, several answers are right: `expected` then only
-    shows the type and shape, and may be left out.
+    - `name` reads after "on": "the lesson's model", "a random model with 3 heads".
+    - `arguments` are passed by position; a `Fresh` stands for what its factory makes. Without arguments, the
+      answer is a value (or a function of no arguments).
+    - `axes` names the axes of an expected tensor, or the items of an expected tuple.
+    - `mistakes` maps a message to the wrong value that a mistake gives, or to a function of no arguments that
+      computes it. The same message in several cases is one mistake, and has to explain all of them.
+    - `atol` is in the answer's own unit and `rtol` relative to each number; by default 1e-5 of the largest
+      expected number, and 1e-4.
+    - `requires` is for answers of which several are right: it returns a message for a wrong value, None for
+      a right one. `expected` then shows only the type and the shape, and may be left out.
     """
 
     name: str
@@ -87,10 +90,35 @@ class Case:
     requires: Callable[[Any], str | None] | None = None
 
     def __post_init__(self) -> None:
-        if self.expected is ANYTHING and self.requires is None:
+        if self.expected is not ANYTHING:
+            object.__setattr__(self, "expected", plain(self.expected))
+        elif self.requires is None:
             raise ValueError(
-                f"the case {self.name!r} has neither `expected` nor `requires`: it would accept anything"
+                f"the case {self.name!r} has neither `expected` nor `requires`: anything would pass"
             )
+
+    def wrong_value(self, message: str) -> Any:
+        """The value that the mistake with this message gives."""
+        wrong = self.mistakes[message]
+        return plain(wrong() if callable(wrong) else wrong)
+
+    def is_right(self, value: Any) -> bool:
+        """Whether a converted value is right."""
+        if self.requires is None:
+            return same(value, self.expected, self.atol, self.rtol)
+        return self.form_problem(value) is None and self.requires(value) is None
+
+    def form_problem(self, value: Any) -> str | None:
+        """What is wrong with the type or the shape of a converted value."""
+        if self.expected is ANYTHING:
+            if isinstance(value, UnusualValue):
+                return f"Expected a plain value, such as numbers, texts or a tensor; {kind(value)} came."
+            return None
+        if problem := type_problem(value, self.expected, self.axes):
+            return problem
+        if isinstance(self.expected, Tensor):
+            return shape_problem(value, self.expected, self.axes)
+        return None
 
 
 @dataclass(frozen=True)
@@ -135,9 +163,9 @@ class CheckFailed(AssertionError):
 class Check:
     """The check of one exercise; call it with the learner's function or value.
 
-    `cases` is called once, when the check first runs. `reference` is the course's own answer, which `working`
-    hands out where the learner has none: the function, or for a value a function of no arguments that computes
-    it (by default the first case's expected value). `hint` is shown with every failure.
+    `cases` makes the cases when the check first runs. `reference` is the course's own answer, which `working`
+    hands out where the learner has none: the function itself, or for a value a function of no arguments that
+    computes it (without one, the first case's expected value). `hint` is shown with every failure.
     """
 
     def __init__(
@@ -157,7 +185,7 @@ class Check:
         self._last: tuple[Any, Outcome] | None = None
 
     def cases(self) -> tuple[Case, ...]:
-        """The cases, computed at the first call without touching the random state or the grad mode."""
+        """The cases, made at the first call, which changes neither the random state nor the grad mode."""
         if not self._cases:
             with same_process_state():
                 self._cases = tuple(self._make_cases())
@@ -169,138 +197,145 @@ class Check:
         """Check the answer, show one line and the progress, and record the outcome."""
         outcome = self.run(answer)
         self._last = (answer, outcome)
+        text = str(outcome)
         if self.checklist is not None:
             self.checklist.record(self.exercise, outcome.status)
-        text = str(outcome) if self.checklist is None else f"{outcome}\n{self.checklist.progress_line()}"
-        show_html(text, outcome.status)
-        _append(outcome)
+            text += "\n" + self.checklist.progress_line()
+        show(text, outcome.status)
+        _append_to_file(outcome)
         if os.environ.get(STRICT_VARIABLE) == "1" and not outcome.passed:
             raise CheckFailed(outcome)
 
     def run(self, answer: Any) -> Outcome:
-        """The outcome for this answer; raises nothing but KeyboardInterrupt, and shows nothing."""
-        if _is_course_version(answer) or (self.reference is not None and answer is self.reference):
-            return self._outcome(
-                NOT_ATTEMPTED, "This is the course's own function; pass the one that you wrote."
-            )
+        """The outcome for this answer. Shows and records nothing; lets only KeyboardInterrupt through."""
+        if isinstance(answer, _CourseVersion) or (callable(answer) and answer is self.reference):
+            return self._outcome(NOT_ATTEMPTED, "This is the course's own function; pass your own.")
         try:
             return self.judge(self.collect(answer))
         except Exception as error:
             return self._outcome(
                 UNCHECKED,
-                f"The check itself stopped with {describe_error(error)}. This is not your answer's fault: restart the "
-                "kernel and run the setup cell; if it stays, please report it.",
+                f"The check itself stopped with {describe_error(error)}. Your answer is not to blame: "
+                "restart the kernel and run the setup cell; if it happens again, please report it.",
             )
 
     def collect(self, answer: Any) -> list[Output]:
         """What the learner's answer gives in each case, as plain values that can be pickled.
 
-        Stops at the first case that gives no value. Errors of the learner's function become part of the
-        output; errors of the course's own code (a model that does not load) are raised.
+        Stops after the first case that gives no value. Errors of the learner's code are part of the output;
+        errors of the course's own (a model that does not load) are raised.
         """
         outputs: list[Output] = []
         for case in self.cases():
-            output = self._collect_case(case, answer)
-            outputs.append(output)
-            if output.error or output.not_attempted:
+            outputs.append(self._collect_case(case, answer))
+            if outputs[-1].error or outputs[-1].not_attempted:
                 break
         return outputs
 
     def _collect_case(self, case: Case, answer: Any) -> Output:
         if _is_placeholder(answer):
-            return Output(case.name, not_attempted="Write your answer and run this cell again.")
-        if not callable(answer):
-            if case.arguments:
-                return Output(case.name, error=f"{_not_a_function(plain(answer), self.exercise)}")
-            return Output(case.name, plain(answer))
+            return Output(case.name, not_attempted=WRITE_IT)
+        if callable(answer):
+            return self._call(case, answer)
+        if case.arguments:
+            message = (
+                f"Pass the function itself, without brackets: `checks.{self.exercise}({self.exercise})`; "
+            )
+            return Output(case.name, error=f"{message}{kind(plain(answer))} came.")
+        return Output(case.name, plain(answer))
+
+    def _call(self, case: Case, answer: Callable[..., Any]) -> Output:
+        if problem := self._signature_problem(answer, len(case.arguments)):
+            return Output(case.name, error=problem)
         with same_process_state():
             arguments = [a.get() if isinstance(a, Fresh) else copy_of(a) for a in case.arguments]
             before = [fingerprint(argument) for argument in arguments]
-        if problem := self._signature_problem(answer, len(arguments)):
-            return Output(case.name, error=problem)
         value, error, not_attempted = None, None, None
+        effects: dict[int, str] = {}
         try:
             with same_process_state():
                 value = answer(*arguments)
-                if value is None or value is Ellipsis or value is NotImplemented:
-                    if is_blank(answer) or value is not None:
-                        not_attempted = "Write your answer and run this cell again."
-                    else:
-                        error = "Your function returns None: is a `return` missing?"
-                else:
-                    value = plain(value)
-        except NotImplementedError as problem_raised:
-            not_attempted, error = _who_is_missing(problem_raised, answer)
-        except (Exception, SystemExit) as problem_raised:
-            error = f"Your code raised {describe_error(problem_raised)}."
+                if _is_placeholder(value) and (value is not None or is_blank(answer)):
+                    not_attempted = WRITE_IT
+                elif value is None:
+                    error = "Your function returns None: is a `return` missing?"
+                value = plain(value)
+        except NotImplementedError as raised:
+            not_attempted, error = _what_is_missing(raised, answer)
+        except (Exception, SystemExit) as raised:
+            error = f"Your code raised {describe_error(raised)}."
         finally:
             effects = side_effects(parameter_names(answer), before, arguments)
-            for wrapped, earlier, argument in zip(case.arguments, before, arguments, strict=True):
-                if isinstance(wrapped, Fresh) and fingerprint(argument) != earlier:
+            for i in effects:
+                if isinstance(wrapped := case.arguments[i], Fresh):
                     wrapped.discard()
-        return Output(case.name, value, error, not_attempted, tuple(effects))
+        return Output(case.name, value, error, not_attempted, tuple(effects.values()))
 
     def _signature_problem(self, answer: Callable[..., Any], count: int) -> str | None:
-        """What is wrong with the parameters of a function that gets `count` arguments, or None."""
+        """What is wrong with the parameters of a function that is called with `count` arguments, or None."""
+        wanted_names = parameter_names(self.reference) if self.reference else []
+        names = parameter_names(answer)
+        wanted = f"({', '.join(wanted_names)})" if len(wanted_names) == count else f"{count} arguments"
+        if names != wanted_names and sorted(names) == sorted(wanted_names):
+            return f"Your function takes ({', '.join(names)}); the order must be {wanted}."
         try:
             inspect.signature(answer).bind(*range(count))
         except TypeError:
-            names = parameter_names(self.reference) if self.reference else []
-            expected = f"({', '.join(names)})" if len(names) == count else f"{count} arguments"
-            return f"Your function takes ({', '.join(parameter_names(answer))}); it must take {expected}."
-        except ValueError:  # a built-in function whose signature Python cannot read
+            return f"Your function takes ({', '.join(names)}); it must take {wanted}."
+        except ValueError:  # a built-in function, whose parameters Python cannot tell
             return None
         return None
 
     def judge(self, outputs: Sequence[Output]) -> Outcome:
         """The outcome for what `collect` returned; looks at plain values only."""
-        cases = self.cases()
-        for case, output in zip(cases, outputs, strict=False):
-            if output.not_attempted:
-                return self._outcome(NOT_ATTEMPTED, output.not_attempted)
-            if output.error:
-                first = output is outputs[0]
-                return self._outcome(
-                    FAILED, output.error if first else f"{output.error} This is on {case.name}."
-                )
-        if len(outputs) != len(cases) or any(o.case != c.name for o, c in zip(outputs, cases, strict=False)):
-            raise ValueError(
-                f"{len(outputs)} outputs came for {len(cases)} cases of {self.exercise!r}, or in another order"
-            )
+        cases = self.cases()[: len(outputs)]
+        if not outputs or any(o.case != c.name for o, c in zip(outputs, cases, strict=True)):
+            raise ValueError(f"the outputs are not those of the cases of {self.exercise!r}, in their order")
+        last = outputs[-1]
+        if last.not_attempted:
+            return self._outcome(NOT_ATTEMPTED, last.not_attempted)
         for output in outputs:
             if output.side_effects:
                 return self._outcome(FAILED, output.side_effects[0])
-        problem = explain(cases, [output.value for output in outputs])
-        return self._outcome(FAILED, problem) if problem else self._outcome(PASSED, self.praise(outputs))
+        whole = outputs[:-1] if last.error else outputs
+        if problem := explain(cases[: len(whole)], [output.value for output in whole]):
+            return self._outcome(FAILED, problem)
+        if last.error:
+            where = f" This is on {last.case}; right on {_names(cases[:-1])}." if whole else ""
+            return self._outcome(FAILED, last.error + where)
+        if len(outputs) < len(self.cases()):
+            raise ValueError(
+                f"{len(outputs)} outputs came for the {len(self.cases())} cases of {self.exercise!r}"
+            )
+        return self._outcome(PASSED, self.praise(outputs))
 
     def praise(self, outputs: Sequence[Output]) -> str:
-        """What a right answer was compared with."""
-        if len(outputs) == 1:
-            return ""
-        return f"Right in all {len(outputs)} cases."
+        """What to say to a right answer."""
+        return f"Right in all {len(outputs)} cases." if len(outputs) > 1 else ""
 
     def _outcome(self, status: str, message: str) -> Outcome:
         return Outcome(self.exercise, status, message, self.core, self.hint)
 
     def working(self, answer: Any) -> Any:
-        """The learner's answer if it passes, otherwise the course's own, so that later cells have what they need.
+        """The learner's answer if it passes, otherwise the course's own, so that later cells can go on.
 
-        An answer that was just checked is not checked again. Says so in one line where the course's version is used.
+        An answer that this check has just judged is not judged again. Where the course's version is used, one
+        line says so.
         """
         outcome = self._last[1] if self._last is not None and self._last[0] is answer else self.run(answer)
         if outcome.passed:
             return answer
-        show_html(f"`{self.exercise}`: using the course's version from here on (yours: {outcome.status}).")
+        show(f"`{self.exercise}`: from here on with the course's version (yours: {outcome.status}).")
         return self.course_version()
 
     def course_version(self) -> Any:
-        """The course's own answer; a function is marked, so that a check does not take it for the learner's."""
+        """The course's own answer. A function is marked, so that no check takes it for the learner's."""
         first = self.cases()[0]
-        if self.reference is None:
-            if first.arguments or first.expected is ANYTHING:
-                raise ValueError(f"the check {self.exercise!r} has no reference to go on with")
-            return first.expected
-        return _CourseVersion(self.reference) if first.arguments else self.reference()
+        if self.reference is not None:
+            return _CourseVersion(self.reference) if first.arguments else self.reference()
+        if first.arguments or first.expected is ANYTHING:
+            raise ValueError(f"the check {self.exercise!r} has no reference to go on with")
+        return first.expected
 
 
 class _CourseVersion:
@@ -308,18 +343,10 @@ class _CourseVersion:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.__name__ = getattr(function, "__name__", "course_version")
-        self.__doc__ = function.__doc__
+        update_wrapper(self, function)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self.function(*arguments, **named)
-
-    def __repr__(self) -> str:
-        return f"<the course's version of {self.__name__}>"
-
-
-def _is_course_version(answer: Any) -> bool:
-    return isinstance(answer, _CourseVersion)
 
 
 def _is_placeholder(answer: Any) -> bool:
@@ -329,160 +356,132 @@ def _is_placeholder(answer: Any) -> bool:
     return answer is None or answer is Ellipsis or answer is NotImplemented
 
 
-def _not_a_function(value: Any, exercise: str) -> str:
-    return f"Pass the function itself, without brackets: `{exercise}`; {kind(value)} came."
-
-
-def _who_is_missing(error: NotImplementedError, answer: Callable[..., Any]) -> tuple[str | None, str | None]:
-    """Whether a NotImplementedError is the stub's own, another stub's, or a library's: (not attempted, error)."""
+def _what_is_missing(error: NotImplementedError, answer: Callable[..., Any]) -> tuple[str | None, str | None]:
+    """Whose the error is, as (not attempted, error): the stub's own, another stub's, or a library's."""
     frame = innermost_frame(error)
     if frame is None or not is_learners_code(frame.f_code.co_filename):
         return None, f"Your code raised {describe_error(error)}."
     own_code = getattr(inspect.unwrap(answer), "__code__", None)
     if own_code is None or frame.f_code is own_code:
-        return "Write your answer and run this cell again.", None
+        return WRITE_IT, None
     return f"Your function calls `{frame.f_code.co_name}`, which is still to be written.", None
 
 
 def explain(cases: Sequence[Case], values: Sequence[Any]) -> str | None:
-    """What is wrong with the values of these cases, in one message with the likely cause; None if all are right."""
+    """What is wrong with the values of these cases, with the likely cause; None if nothing is."""
     values = [convert(value, case.expected) for case, value in zip(cases, values, strict=True)]
-    failing = [i for i, case in enumerate(cases) if not _is_right(case, values[i])]
+    failing = [i for i, case in enumerate(cases) if not case.is_right(values[i])]
     if not failing:
         return None
-    first = failing[0]
-    case, value = cases[first], values[first]
-    if named := _named_mistake(cases, values):
-        return named
-    where = _where(cases, failing)
-    if _is_placeholder(value):
-        return f"{where}Nothing was returned."
-    if case.expected is not ANYTHING:
-        if problem := type_problem(value, case.expected, case.axes):
-            return where + problem
-        if isinstance(case.expected, Tensor) and (problem := shape_problem(value, case.expected, case.axes)):
-            return where + problem
+    if message := _named_mistake(cases, values):
+        return message
+    case, value = cases[failing[0]], values[failing[0]]
+    if problem := case.form_problem(value):
+        return problem + _where(cases, failing)
     if case.requires is not None:
-        return where + str(case.requires(value))
-    if same_everywhere := _ignores_arguments(cases, values):
-        return same_everywhere
-    if not isinstance(case.expected, Tensor):
-        return where + _part_problem(value, case)
-    pairs = [_numbers(cases[i], values[i]) for i in failing if _comparable(cases[i], values[i])]
-    return where + number_problem(pairs) + _precision_note(value)
-
-
-def _part_problem(value: Any, case: Case) -> str:
-    """The problem of an answer that is not a tensor; of its first wrong tensor, if it has tensors inside."""
-    expected = case.expected
-    if isinstance(expected, tuple | list | dict):
-        keys = list(expected) if isinstance(expected, dict) else range(len(expected))
-        for i, key in enumerate(keys):
-            part = expected[key]
-            if isinstance(part, Tensor) and not same(value[key], part, case.atol, case.rtol):
-                name = case.axes[i] if case.axes and len(case.axes) == len(expected) else repr(key)
-                inner = Case(f"{name}", (), part, None, {}, case.atol, case.rtol)
-                return f"In `{name}`: {explain([inner], [value[key]])}"
-    return other_problem(value, expected, case.axes)
-
-
-def _is_right(case: Case, value: Any) -> bool:
-    if case.requires is None:
-        return same(value, case.expected, case.atol, case.rtol)
-    if case.expected is not ANYTHING:
-        if type_problem(value, case.expected, case.axes):
-            return False
-        if isinstance(case.expected, Tensor) and shape_problem(value, case.expected, case.axes):
-            return False
-    return not isinstance(value, UnusualValue) and case.requires(value) is None
+        return f"{case.requires(value)}{_where(cases, failing)}"
+    if _ignores_arguments(cases, values):
+        return "Your function gives the same answer whatever its arguments are. Does it use all of them?"
+    tensors = [
+        Numbers(values[i], cases[i].expected, cases[i].axes, cases[i].atol, cases[i].rtol)
+        for i in failing
+        if isinstance(cases[i].expected, Tensor) and cases[i].form_problem(values[i]) is None
+    ]
+    if tensors:
+        if reason := cause(tensors):
+            return reason + _where(cases, failing)
+        return how_far(tensors[0]) + _where(cases, failing, guess=True) + _precision(value)
+    if case.arguments and isinstance(case.expected, float):
+        pairs = [(values[i], cases[i].expected) for i in failing if isinstance(values[i], float)]
+        if reason := together(pairs):
+            return reason
+        got, expected = (torch.tensor(number, dtype=torch.float64) for number in pairs[0])
+        return how_far(Numbers(got, expected, None)) + _where(cases, failing, guess=True)
+    return _wrong_part(value, case) + _where(cases, failing, guess=True)
 
 
 def _named_mistake(cases: Sequence[Case], values: Sequence[Any]) -> str | None:
-    """The message of a named mistake that explains every case which has it."""
+    """The message of the named mistake that explains every case that is wrong."""
     for message in dict.fromkeys(message for case in cases for message in case.mistakes):
-        matched = False
-        for case, value in zip(cases, values, strict=True):
-            right = _is_right(case, value)
-            if message not in case.mistakes:
-                if right:
-                    continue
-                break
-            wrong = case.mistakes[message]
-            if same(convert(value, wrong), wrong, case.atol, case.rtol) and not right:
-                matched = True
-            elif not (
-                right and case.expected is not ANYTHING and same(wrong, case.expected, case.atol, case.rtol)
-            ):
-                break
-        else:
-            if matched:
-                return message
+        made = [_makes(case, value, message) for case, value in zip(cases, values, strict=True)]
+        if all(made) and not all(case.is_right(value) for case, value in zip(cases, values, strict=True)):
+            return message
     return None
 
 
-def _where(cases: Sequence[Case], failing: Sequence[int]) -> str:
-    """Which case a message is about, and that others were right; nothing where there is only one case."""
+def _makes(case: Case, value: Any, message: str) -> bool:
+    """Whether a value is what the mistake gives, or is right where a case does not name the mistake."""
+    if message not in case.mistakes:
+        return case.is_right(value)
+    wrong = case.wrong_value(message)
+    return same(convert(value, wrong), wrong, case.atol, case.rtol)
+
+
+def _wrong_part(value: Any, case: Case) -> str:
+    """The problem of a value that is no tensor; where one part of it explains it, that part's problem."""
+    for name, item, expected in parts(value, case.expected, case.axes):
+        part = Case(name, expected=expected, atol=case.atol, rtol=case.rtol)
+        item = convert(item, expected)
+        if not part.is_right(item) and (isinstance(expected, Tensor) or part.form_problem(item)):
+            return f"In `{name}`: {explain([part], [item])}"
+    return wrong_value(value, case.expected, case.axes)
+
+
+def _where(cases: Sequence[Case], failing: Sequence[int], guess: bool = False) -> str:
+    """Which case a message is about, which ones are right, and a guess why only some are wrong."""
     if len(cases) == 1:
         return ""
-    if failing[0] == 0:
-        return f"On {cases[0].name}: "
+    about = cases[failing[0]].name
+    right = [case for i, case in enumerate(cases) if i not in failing]
+    if not right:
+        return f" This is on {about}."
+    text = f" This is on {about}; right on {_names(right)}."
+    if guess and failing[0] > 0:
+        text += " Is a number fixed in the code, or something used from the notebook that is no argument?"
+    return text
+
+
+def _names(cases: Sequence[Case]) -> str:
+    names = [case.name for case in cases]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _ignores_arguments(cases: Sequence[Case], values: Sequence[Any]) -> bool:
+    """Whether the values are the same in all cases although the expected ones are not."""
     return (
-        f"Right on {cases[0].name}, wrong on {cases[failing[0]].name} (is a number or a size fixed in the code, or "
-        "something taken from the notebook instead of the arguments?): "
+        len(cases) > 1
+        and all(case.requires is None for case in cases)
+        and not all(same(case.expected, cases[0].expected) for case in cases[1:])
+        and all(type(value) is type(values[0]) and same(value, values[0]) for value in values[1:])
     )
 
 
-def _ignores_arguments(cases: Sequence[Case], values: Sequence[Any]) -> str | None:
-    """A message if the answer is the same in all cases although the expected one differs between them."""
-    if len(cases) < 2 or any(case.requires is not None for case in cases):
-        return None
-    if all(same(case.expected, cases[0].expected) for case in cases[1:]):
-        return None
-    if not all(_same_kind(value, values[0]) and same(value, values[0]) for value in values[1:]):
-        return None
-    return "Your function gives the same answer in every case, whatever its arguments are. Does it use all of them?"
-
-
-def _same_kind(value: Any, other: Any) -> bool:
-    return type(value) is type(other)
-
-
-def _comparable(case: Case, value: Any) -> bool:
-    return (
-        isinstance(value, Tensor) and isinstance(case.expected, Tensor) and value.shape == case.expected.shape
-    )
-
-
-def _numbers(case: Case, value: Tensor) -> Numbers:
-    return Numbers(value, case.expected, case.axes, case.atol, case.rtol)
-
-
-def _precision_note(value: Tensor) -> str:
+def _precision(value: Tensor) -> str:
     if value.is_floating_point() and value.element_size() < 4:
-        return f" (It is in {str(value.dtype).removeprefix('torch.')}, which keeps about three digits; compute in float32.)"
+        name = str(value.dtype).removeprefix("torch.")
+        return f" The numbers are in {name}, which keeps about three digits; compute in float32."
     return ""
 
 
-def _append(outcome: Outcome) -> None:
-    """Add the outcome to the file that EXERCISES_OUTCOMES names; a file that cannot be written is only reported."""
+def _append_to_file(outcome: Outcome) -> None:
+    """Add the outcome to the file that EXERCISES_OUTCOMES names; say so where it cannot be written."""
     path = os.environ.get(OUTCOMES_VARIABLE)
     if not path:
         return
-    record = {key: getattr(outcome, key) for key in ("exercise", "status", "message", "core")}
     try:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
     except OSError as error:
         print(
-            f"the outcome of {outcome.exercise!r} could not be written to {path!r}: {error}", file=sys.stderr
+            f"The outcome of {outcome.exercise!r} could not be written to {path!r}: {error}", file=sys.stderr
         )
 
 
 class Question(Check):
     """A multiple-choice question; call it with the letter of an option, such as ``"b"``.
 
-    `options` maps each letter to the option's text and to why it is right or wrong, which is shown for
-    the option that was chosen. `answer` is the right letter, or a function that computes it.
+    `options` maps each letter to the option's text and to why it is right or wrong, which is shown for the
+    option that was chosen. `answer` is the right letter, or a function of no arguments that computes it.
     """
 
     def __init__(
@@ -492,43 +491,42 @@ class Question(Check):
         core: bool,
         options: Mapping[str, tuple[str, str]],
         answer: str | Callable[[], str],
+        hint: str | None = None,
     ) -> None:
-        self.options = {letter.lower(): option for letter, option in options.items()}
+        self.options = dict(options)
+        self._answer = answer
+        super().__init__(exercise, title, core, self._question, self.right_letter, hint)
 
-        def cases() -> list[Case]:
-            right = answer() if callable(answer) else answer
-            if right not in self.options:
-                raise ValueError(
-                    f"the answer {right!r} of {exercise!r} is none of its options {list(self.options)}"
-                )
-            return [Case("the question", expected=right, requires=self._refuse(right))]
+    def right_letter(self) -> str:
+        """The letter of the right option."""
+        right = self._answer() if callable(self._answer) else self._answer
+        if right not in self.options:
+            raise ValueError(f"the answer {right!r} of {self.exercise!r} is none of {list(self.options)}")
+        return right
 
-        super().__init__(exercise, title, core, cases)
+    def _question(self) -> list[Case]:
+        right = self.right_letter()
 
-    def letter(self, value: Any) -> Any:
-        """The letter that was meant: `" B "`, `"(b)"` and `"b."` are all `"b"`."""
-        return value.strip().strip("().").strip().lower() if isinstance(value, str) else value
-
-    def _refuse(self, right: str) -> Callable[[Any], str | None]:
         def refuse(value: Any) -> str | None:
-            letter = self.letter(value)
+            letter = self._letter(value)
             if letter not in self.options:
-                return f"Choose one of the letters {', '.join(map(repr, self.options))}; {kind(value)} came."
-            if letter == right:
-                return None
+                came = repr(value) if isinstance(value, str) else kind(value)
+                return f"Choose one of the letters {', '.join(map(repr, self.options))}; {came} came."
             text, why = self.options[letter]
-            return f"({letter}) {text}: {why}"
+            return None if letter == right else f"({letter}) {text}: {why}"
 
-        return refuse
+        return [Case("the question", requires=refuse)]
+
+    def _letter(self, value: Any) -> Any:
+        """The letter that is meant: `" B "`, `"(b)"` and `"b."` are all `"b"`."""
+        return value.strip(" ().").lower() if isinstance(value, str) else None
 
     def _collect_case(self, case: Case, answer: Any) -> Output:
         if isinstance(answer, str) and not answer.strip():
-            answer = None
-        if callable(answer):
-            return Output(case.name, UnusualValue(type(answer).__name__))
+            return Output(case.name, not_attempted="Choose a letter and run this cell again.")
         return super()._collect_case(case, answer)
 
     def praise(self, outputs: Sequence[Output]) -> str:
         """Why the right option is right."""
-        letter = self.letter(outputs[0].value)
+        letter = self._letter(outputs[0].value)
         return f"({letter}) {self.options[letter][1]}"

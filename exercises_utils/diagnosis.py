@@ -1,6 +1,6 @@
-"""Compare a plain value with the expected one, and say in words what is wrong and what likely caused it.
+"""Say in words what is wrong with a plain value, and what likely caused it.
 
-Everything here works on plain values (see `isolation.plain`) and runs no code of the learner's.
+Everything here looks at values that are plain already (see `values.plain`) and runs no code of the learner's.
 """
 
 import math
@@ -11,233 +11,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exercises_utils.isolation import UnusualValue
-
-RTOL = 1e-4
-"""Allowed error as a share of each expected number: above the float noise of any reordering of float32 sums."""
-ATOL_SHARE = 1e-5
-"""Allowed error as a share of the largest expected number, where a case names no `atol`."""
-
-Axes = Sequence[str] | None
-
-
-def convert(value: Any, expected: Any) -> Any:
-    """`value` as the type of `expected` where that loses nothing; otherwise as it is.
-
-    Lists become tensors, tensors of one axis become lists or tuples, 0-d tensors numbers, and whole floats integers.
-    """
-    if isinstance(expected, Tensor):
-        if isinstance(value, bool | int | float | complex):
-            return (
-                torch.tensor(value, dtype=torch.float64) if isinstance(value, float) else torch.tensor(value)
-            )
-        if isinstance(value, list | tuple):
-            return _stack(value)
-        return value
-    if isinstance(value, Tensor) and value.ndim == 0:
-        value = value.item()
-    if isinstance(expected, bool) or isinstance(value, bool):
-        return value
-    if isinstance(expected, int) and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(expected, float) and isinstance(value, int):
-        return float(value)
-    if isinstance(expected, tuple | list | set | frozenset):
-        if isinstance(value, Tensor):
-            value = value.tolist()
-        if isinstance(expected, set | frozenset) and isinstance(value, tuple | list | set | frozenset):
-            try:
-                return {tuple(item) if isinstance(item, list) else item for item in value}
-            except TypeError:
-                return value
-        if isinstance(value, tuple | list):
-            if len(value) == len(expected):
-                return type(expected)(convert(v, e) for v, e in zip(value, expected, strict=True))
-            return type(expected)(value)
-    if isinstance(expected, dict) and isinstance(value, dict):
-        return {key: convert(item, expected[key]) if key in expected else item for key, item in value.items()}
-    return value
-
-
-def _stack(items: Sequence[Any]) -> Any:
-    """Nested lists of numbers and tensors as one tensor; the list itself where its parts do not fit together."""
-    try:
-        if any(isinstance(item, Tensor | list | tuple) for item in items):
-            parts = [
-                _stack(item) if isinstance(item, list | tuple) else torch.as_tensor(item) for item in items
-            ]
-            return torch.stack(parts)
-        return torch.tensor(items, dtype=torch.float64) if _has_float(items) else torch.tensor(items)
-    except (TypeError, ValueError, RuntimeError):
-        return list(items)
-
-
-def _has_float(items: Sequence[Any]) -> bool:
-    return any(isinstance(item, float) for item in items)
-
-
-def tolerance(expected: Tensor, atol: float | None, rtol: float | None) -> Tensor:
-    """How far each number may be from the expected one, in the answer's own unit."""
-    finite = expected[expected.isfinite()].abs()
-    scale = finite.max().item() if finite.numel() else 1.0
-    absolute = ATOL_SHARE * (scale or 1.0) if atol is None else atol
-    return absolute + (RTOL if rtol is None else rtol) * expected.abs().nan_to_num(posinf=0.0)
-
-
-def agree(value: Tensor, expected: Tensor, atol: float | None = None, rtol: float | None = None) -> Tensor:
-    """Which entries agree, of two tensors of the same shape; equal infinities and two NaNs agree."""
-    if not expected.is_floating_point() and not value.is_floating_point():
-        return value == expected
-    value, expected = _double(value), _double(expected)
-    near = (value - expected).abs() <= tolerance(expected, atol, rtol)
-    return near | (value == expected) | (value.isnan() & expected.isnan())
+from exercises_utils.values import Axes, UnusualValue, agree, kind, named_shape, number, same, shown, wanted
 
 
 def _double(tensor: Tensor) -> Tensor:
     return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
-def same(value: Any, expected: Any, atol: float | None = None, rtol: float | None = None) -> bool:
-    """Whether a plain value is the expected one, up to float noise and harmless differences of type."""
-    value = convert(value, expected)
-    if isinstance(expected, Tensor):
-        if (
-            not isinstance(value, Tensor)
-            or value.shape != expected.shape
-            or value.is_complex() != expected.is_complex()
-        ):
-            return False
-        if expected.dtype == torch.bool and value.dtype != torch.bool:
-            return False
-        return bool(agree(value, expected, atol, rtol).all())
-    if isinstance(expected, float):
-        if isinstance(value, bool) or not isinstance(value, float):
-            return False
-        return bool(
-            agree(
-                torch.tensor(value, dtype=torch.float64),
-                torch.tensor(expected, dtype=torch.float64),
-                atol,
-                rtol,
-            )
-        )
-    if isinstance(expected, tuple | list):
-        return (
-            isinstance(value, tuple | list)
-            and len(value) == len(expected)
-            and all(same(v, e, atol, rtol) for v, e in zip(value, expected, strict=True))
-        )
-    if isinstance(expected, dict):
-        return (
-            isinstance(value, dict)
-            and value.keys() == expected.keys()
-            and all(same(value[key], expected[key], atol, rtol) for key in expected)
-        )
-    if isinstance(value, Tensor | list | tuple | dict):
-        return False
-    return type(value) is type(expected) and bool(value == expected)
-
-
-def kind(value: Any) -> str:
-    """What a plain value is, in words with an article: "a tensor of shape (3, 4)"."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a tensor with one number"
-    if isinstance(value, UnusualValue):
-        return f"an object of type `{value.type_name}`"
-    if isinstance(value, bool):
-        return f"`{value}`"
-    if isinstance(value, int):
-        return f"the whole number {value}"
-    if isinstance(value, float | complex):
-        return f"the number {number(value)}"
-    if isinstance(value, str):
-        return f"the text {value!r}" if len(value) <= 40 else "a long text"
-    if isinstance(value, tuple | list | set | frozenset | dict):
-        word = {tuple: "a tuple", list: "a list", dict: "a dict"}.get(type(value), "a set")
-        return f"{word} of {len(value)} item{'s' if len(value) != 1 else ''}"
-    return f"`{value}`"
-
-
-def number(value: Any) -> str:
-    """A number to four significant digits, without trailing zeros."""
-    if isinstance(value, bool | int):
-        return str(value)
-    return f"{value:.4g}"
-
-
-def wanted(expected: Any, axes: Axes = None) -> str:
-    """What was expected, in words that do not give the answer away."""
-    if isinstance(expected, Tensor):
-        if expected.ndim == 0:
-            return "one number"
-        what = "a tensor of True and False" if expected.dtype == torch.bool else "a tensor"
-        return f"{what} of shape {named_shape(expected, axes)}"
-    if isinstance(expected, bool):
-        return "True or False"
-    if isinstance(expected, int):
-        return "one whole number"
-    if isinstance(expected, float):
-        return "one number"
-    if isinstance(expected, str):
-        return "a text"
-    if isinstance(expected, tuple | list):
-        names = (
-            f" ({', '.join(axes)})" if axes and len(axes) == len(expected) else f" of {len(expected)} items"
-        )
-        return f"a {type(expected).__name__}{names}"
-    if isinstance(expected, set | frozenset):
-        return "a set"
-    if isinstance(expected, dict):
-        return "a dict with the keys " + ", ".join(map(repr, expected))
-    return kind(expected)
-
-
-def named_shape(tensor: Tensor, axes: Axes) -> str:
-    """A shape with the names of its axes: "(source: 31, destination: 31)"."""
-    if not axes or len(axes) != tensor.ndim:
-        return str(tuple(tensor.shape))
-    return "(" + ", ".join(f"{axis}: {size}" for axis, size in zip(axes, tensor.shape, strict=True)) + ")"
-
-
 def type_problem(value: Any, expected: Any, axes: Axes) -> str | None:
     """What is wrong with the type of a converted value; None if it can be compared with `expected`."""
     came = f"Expected {wanted(expected, axes)}; {kind(value)} came."
     if isinstance(value, UnusualValue):
-        if value.type_name == "FactoredMatrix":
-            return came + " Multiply it out with `.AB`."
-        if value.type_name in ("function", "method", "builtin_function_or_method"):
-            return came + " Is a pair of brackets missing, so that the function itself is returned?"
-        if value.type_name == "generator":
-            return came + " Collect its items, for example in a list."
-        return came
+        remedies = {
+            "FactoredMatrix": " Multiply it out with `.AB`.",
+            "function": " Are brackets missing, so that a function is returned instead of its result?",
+            "method": " Are brackets missing, so that a function is returned instead of its result?",
+            "generator": " Collect its items, for example in a list.",
+        }
+        return came + remedies.get(value.type_name, "")
     if isinstance(expected, Tensor):
-        if isinstance(value, tuple) and value and all(isinstance(item, Tensor) for item in value):
-            return came + " Return one tensor."
         if not isinstance(value, Tensor):
             return came
         if value.is_complex() and not expected.is_complex():
-            return came + " Its numbers are complex; real ones were expected. Is `.real` or `.abs()` missing?"
+            return "Expected real numbers; complex ones came. Is `.real` or `.abs()` missing?"
         if expected.dtype == torch.bool and value.dtype != torch.bool and value.shape == expected.shape:
-            return f"Expected True and False; numbers of type {_dtype(value)} came. Compare (`== 1`) or use `.bool()`."
+            came = f"Expected True and False; numbers of type {_dtype(value)} came."
+            return came + " Compare (`== 1`) or use `.bool()`."
         return None
-    if isinstance(expected, float) and isinstance(value, float):
-        return None
-    if isinstance(expected, tuple | list) and isinstance(value, tuple | list):
-        if len(value) == len(expected):
-            return None
-        return came
-    if isinstance(expected, dict) and isinstance(value, dict):
-        missing = [key for key in expected if key not in value]
-        extra = [key for key in value if key not in expected]
+    if isinstance(expected, float):
+        return None if isinstance(value, float) else came
+    if isinstance(expected, tuple | list):
+        return None if isinstance(value, tuple | list) and len(value) == len(expected) else came
+    if isinstance(expected, dict):
+        if not isinstance(value, dict):
+            return came
+        missing, extra = [k for k in expected if k not in value], [k for k in value if k not in expected]
         if missing:
             return f"The key {missing[0]!r} is missing."
-        return f"There is a key {extra[0]!r} that was not asked for." if extra else None
+        return f"The key {extra[0]!r} is not asked for." if extra else None
     if isinstance(expected, set | frozenset):
         return None if isinstance(value, set | frozenset) else came
-    if isinstance(value, bool) != isinstance(expected, bool) or not isinstance(value, type(expected)):
-        if isinstance(value, Tensor) and value.numel() == 1:
-            return came + " Take the number out of it with `.item()`."
-        return came
+    if type(value) is not type(expected):
+        one_number = isinstance(value, Tensor) and value.numel() == 1
+        return came + (" Take the number out with `.item()`." if one_number else "")
     return None
 
 
@@ -250,99 +66,127 @@ def shape_problem(value: Tensor, expected: Tensor, axes: Axes) -> str | None:
     got, want = tuple(value.shape), tuple(expected.shape)
     if got == want:
         return None
-    text = f"Expected shape {named_shape(expected, axes)}, got {got}."
     names = list(axes) if axes and len(axes) == len(want) else [f"axis {i}" for i in range(len(want))]
+    return f"Expected shape {named_shape(expected, axes)}, got {got}.{_shape_cause(got, want, names)}"
+
+
+def _shape_cause(got: tuple[int, ...], want: tuple[int, ...], names: Sequence[str]) -> str:
     if sorted(got) == sorted(want):
-        return text + (
-            " Did you return the transpose?"
-            if len(want) == 2
-            else " The same axes in another order: transpose them."
-        )
+        return " Did you return the transpose?" if len(want) == 2 else " The axes are in another order."
     if len(got) == len(want) + 1:
         extra = [i for i in range(len(got)) if got[:i] + got[i + 1 :] == want]
         if extra and got[extra[0]] == 1:
             return (
-                text
-                + f" Axis {extra[0]} has length 1 and is one too many: index it away, or use `.squeeze({extra[0]})`."
+                f" Axis {extra[0]}, of length 1, is one too many: index it away, or `.squeeze({extra[0]})`."
             )
         if extra:
-            return (
-                text
-                + f" Axis {extra[0]} (length {got[extra[0]]}) is one too many: should it be indexed, summed or averaged?"
-            )
+            size = got[extra[0]]
+            return f" Axis {extra[0]}, of length {size}, is one too many: index it, sum or average over it?"
     if len(got) + 1 == len(want):
         missing = [i for i in range(len(want)) if want[:i] + want[i + 1 :] == got]
         if missing:
-            return text + f" `{names[missing[0]]}` is missing: was it summed, averaged or indexed away?"
+            return f" `{names[missing[0]]}` is missing: was it summed, averaged or indexed away?"
     if len(got) == len(want):
         wrong = [i for i in range(len(want)) if got[i] != want[i]]
+        first = wrong[0]
         if all(got[i] == 1 for i in wrong):
-            return (
-                text
-                + f" `{names[wrong[0]]}` has length 1: only one was kept, or an average was taken over all."
-            )
+            return f" `{names[first]}` has length 1: was one picked out, or an average taken?"
         if all(got[i] > want[i] for i in wrong):
-            return (
-                text
-                + f" `{names[wrong[0]]}` has {got[wrong[0]] - want[wrong[0]]} too many: is something included that does not belong?"
-            )
+            return f" `{names[first]}` has {got[first] - want[first]} too many: does all of it belong there?"
         if all(got[i] < want[i] for i in wrong):
-            return (
-                text
-                + f" `{names[wrong[0]]}` has {want[wrong[0]] - got[wrong[0]]} too few: is something left out?"
-            )
-    return text
+            return f" `{names[first]}` has {want[first] - got[first]} too few: is something left out?"
+    if math.prod(got) == math.prod(want):
+        return " As many numbers as expected, in another arrangement: is a reshape missing?"
+    return ""
 
 
 class Numbers:
-    """A pair of tensors of the same shape as float64, with the names of their axes, for the diagnoses."""
+    """A tensor and the expected one of the same shape, as float64, with the names of their axes.
+
+    Entries that are infinite on either side (a mask) are left out of the diagnoses; `counted` are the others.
+    """
 
     def __init__(
-        self, value: Tensor, expected: Tensor, axes: Axes, atol: float | None, rtol: float | None
+        self,
+        value: Tensor,
+        expected: Tensor,
+        axes: Axes,
+        atol: float | None = None,
+        rtol: float | None = None,
     ) -> None:
         self.value, self.expected = _double(value), _double(expected)
         self.atol, self.rtol = atol, rtol
-        named = axes and len(axes) == expected.ndim
+        named = axes is not None and len(axes) == expected.ndim
         self.axes = list(axes) if axes and named else [f"axis {i}" for i in range(expected.ndim)]
+        self.counted = self.value.isfinite() & self.expected.isfinite()
+        self.wrong = ~agree(self.value, self.expected, atol, rtol)
 
-    @property
-    def finite(self) -> bool:
-        """Whether every number on both sides is finite, and not every expected one is the same."""
-        return bool(self.value.isfinite().all() and self.expected.isfinite().all())
+    def without_infinities(self) -> "Numbers":
+        """The same with 0 on both sides where either is not finite, so that sums stay finite."""
+        clean = Numbers(
+            self.value.where(self.counted, 0.0),
+            self.expected.where(self.counted, 0.0),
+            self.axes,
+            self.atol,
+            self.rtol,
+        )
+        clean.counted, clean.wrong = self.counted, self.wrong
+        return clean
 
     def is_near(self, other: Tensor) -> bool:
-        """Whether the value agrees everywhere with another tensor that is not just the expected one again."""
-        return other.shape == self.value.shape and bool(agree(self.value, other, self.atol, self.rtol).all())
+        """Whether the value agrees with another tensor in every entry that counts."""
+        return other.shape == self.value.shape and bool(
+            (agree(self.value, other, self.atol, self.rtol) | ~self.counted).all()
+        )
+
+    @property
+    def difference(self) -> Tensor:
+        """Value minus expected."""
+        return self.value - self.expected
 
 
-def _nan(n: Numbers) -> str | None:
-    bad = n.value.isnan() & ~n.expected.isnan()
-    if bad.any():
-        share = "All entries are" if bad.all() else f"{_share(bad)} entries are"
-        return f"{share} NaN (not a number): look for 0/0, the logarithm of a negative number, or infinity minus infinity."
-    infinite = n.value.isinf() & ~n.expected.isinf()
+def _not_finite(n: Numbers) -> str | None:
+    nan = n.value.isnan() & ~n.expected.isnan()
+    if nan.any():
+        return (
+            f"{_share(nan)} NaN (not a number): look for 0/0, the logarithm of a negative number, "
+            "or infinity minus infinity."
+        )
+    infinite = n.value.isinf() & n.expected.isfinite()
     if infinite.any():
-        return f"{_share(infinite)} entries are infinite: look for a division by 0, a log of 0, or a mask that stayed."
-    if (n.expected.isinf() & n.value.isfinite()).any():
-        where = n.expected.isinf() & n.value.isfinite()
-        return f"{_share(where)} entries should be infinite (masked), and are finite: is the mask missing?"
+        return f"{_share(infinite)} infinite: look for a division by 0, a log of 0, or a mask that stayed."
+    unmasked = n.expected.isinf() & n.value.isfinite()
+    if unmasked.any():
+        return f"{_share(unmasked)} finite where infinity (a mask) is expected: is the mask missing?"
     return None
 
 
 def _share(bad: Tensor) -> str:
-    return f"{int(bad.sum())} of {bad.numel()}"
+    if bad.ndim == 0:
+        return "The number is"
+    if bad.all():
+        return "All numbers are"
+    count = int(bad.sum())
+    return f"{count} of {bad.numel()} numbers {'is' if count == 1 else 'are'}"
 
 
 def _transposed(n: Numbers) -> str | None:
     for order in permutations(range(n.expected.ndim)):
         if order != tuple(range(n.expected.ndim)) and n.is_near(n.expected.permute(order)):
             moved = [n.axes[i] for i, j in enumerate(order) if i != j]
-            return f"The numbers are right, but `{'` and `'.join(moved)}` are swapped: did you return the transpose?"
+            return f"The numbers are right, but {_list(moved)} are swapped: did you return the transpose?"
     return None
 
 
+def _list(names: Sequence[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
 def _sign(n: Numbers) -> str | None:
-    return "Every number has the opposite sign." if n.is_near(-n.expected) else None
+    if n.expected.numel() == 1 or not n.is_near(-n.expected):
+        return None
+    return "Every number has the opposite sign."
 
 
 def _factor(n: Numbers) -> str | None:
@@ -352,41 +196,50 @@ def _factor(n: Numbers) -> str | None:
     k = float((n.value * n.expected).sum()) / square
     if k == 0 or not n.is_near(k * n.expected):
         return None
-    return f"Everything is {k:.3g} times what was expected{_meaning(k)}."
+    return f"Every number is {k:.3g} times the expected one{_meaning(k)}"
 
 
 def _meaning(k: float) -> str:
     """What a constant factor may come from."""
-    for size, too_big in ((abs(k), True), (1 / abs(k), False)):
-        if 1.5 < size < 10_000 and abs(size - round(size)) < 1e-3 * size:
-            return f" (1/{round(size)})" * (not too_big) + (
-                ": was a sum taken where a mean is asked for?"
-                if too_big
-                else ": was a mean taken where a sum is asked for?"
+    for size, is_large in ((abs(k), True), (1 / abs(k), False)):
+        if 1.5 < size < 10_000 and abs(size - round(size)) < 1e-3:
+            return (
+                f" (a whole number, {round(size)}): is a sum taken where a mean is asked for?"
+                if is_large
+                else f" (1/{round(size)}): is a mean taken where a sum is asked for?"
             )
-        if 1.2 < size < 100 and abs(size**2 - round(size**2)) < 1e-3 * size**2:
+        if 1.2 < size < 100 and abs(size**2 - round(size**2)) < 1e-3:
             root = f"sqrt({round(size**2)})"
             return (
                 f", which is {root}: is a division by it missing?"
-                if too_big
-                else f", which is 1/{root}: is a division by it one too many?"
+                if is_large
+                else f", which is 1/{root}: is one division by it too many?"
             )
-    return ": is a scale missing or one too many?"
+    return ": is a scale missing, or one too many?"
 
 
 def _offset(n: Numbers) -> str | None:
-    c = float((n.value - n.expected).mean())
-    if n.expected.numel() < 2 or not n.is_near(n.expected + c):
+    if n.counted.sum() < 2:
         return None
-    return f"Everything is {abs(c):.3g} too {'large' if c > 0 else 'small'}: is a constant (a bias, a mean) missing or one too many?"
+    c = float(n.difference.sum() / n.counted.sum())
+    if not n.is_near(n.expected + c):
+        return None
+    direction = "large" if c > 0 else "small"
+    return (
+        f"Every number is {abs(c):.3g} too {direction}: is a constant (a bias, a mean) missing or too many?"
+    )
 
 
 def _offset_per_row(n: Numbers) -> str | None:
     if n.expected.ndim < 2:
         return None
     for i, axis in enumerate(n.axes):
-        if n.expected.shape[i] > 1 and n.is_near(n.expected + (n.value - n.expected).mean(i, keepdim=True)):
-            return f"The differences along `{axis}` are right, but a constant is off for each {_others(n, i)}: is a bias or a mean missing or one too many?"
+        count = n.counted.sum(i, keepdim=True)
+        if count.max() > 1 and n.is_near(n.expected + n.difference.sum(i, keepdim=True) / count.clamp_min(1)):
+            return (
+                f"Differences along `{axis}` are right, but each {_others(n, i)} is off by its own constant: "
+                "is a bias or a mean missing, or one too many?"
+            )
     return None
 
 
@@ -395,14 +248,17 @@ def _factor_per_row(n: Numbers) -> str | None:
         return None
     for i, axis in enumerate(n.axes):
         square = (n.expected**2).sum(i, keepdim=True)
-        k = (n.value * n.expected).sum(i, keepdim=True) / square.clamp_min(1e-300)
-        if n.expected.shape[i] > 1 and n.is_near(k * n.expected):
-            return f"Along `{axis}` the proportions are right, but each {_others(n, i)} has its own scale: is a normalisation missing, or taken over another axis?"
+        k = (n.value * n.expected).sum(i, keepdim=True) / square.where(square > 0, 1.0)
+        if n.counted.sum(i).max() > 1 and n.is_near(k * n.expected):
+            return (
+                f"Proportions along `{axis}` are right, but each {_others(n, i)} has a scale of its own: "
+                "is a normalisation missing, or taken over another axis?"
+            )
     return None
 
 
 def _others(n: Numbers, i: int) -> str:
-    return " and ".join(f"`{axis}`" for j, axis in enumerate(n.axes) if j != i)
+    return _list([axis for j, axis in enumerate(n.axes) if j != i])
 
 
 def _shifted(n: Numbers) -> str | None:
@@ -413,9 +269,10 @@ def _shifted(n: Numbers) -> str | None:
         for step in (1, -1):
             value = n.value.narrow(i, max(step, 0), size - 1)
             moved = n.expected.narrow(i, max(-step, 0), size - 1)
-            varies = not bool(agree(moved, moved.select(i, 0).unsqueeze(i).expand_as(moved)).all())
-            if varies and bool(agree(value, moved, n.atol, n.rtol).all()):
-                return f"The numbers are right, but one too far {'up' if step > 0 else 'down'} along `{axis}`: off by one."
+            varies = not agree(moved, moved.narrow(i, 0, 1).expand_as(moved)).all()
+            if varies and agree(value, moved, n.atol, n.rtol).all():
+                direction = "far" if step > 0 else "early"
+                return f"The numbers are right, but one place too {direction} along `{axis}`: off by one."
     return None
 
 
@@ -429,116 +286,142 @@ def _reversed(n: Numbers) -> str | None:
 def _transformed(n: Numbers) -> str | None:
     e = n.expected
     if n.is_near(e.abs()):
-        return "Negative numbers came out positive: is an absolute value taken that was not asked for?"
+        return "Negative numbers came out positive: is an absolute value taken that is not asked for?"
     if e.min() > 0 and n.is_near(e.log()):
-        return "These are the logarithms of what was expected: probabilities instead of log-probabilities are asked for."
-    if e.max() <= 0 and n.is_near(e.exp()):
-        return "These are the exponentials of what was expected: the logarithms (such as log-probabilities) are asked for."
+        return "These are the logarithms of the expected numbers."
+    if e.numel() > 1 and n.is_near(e.exp()):
+        return "These are the exponentials of the expected numbers: is a logarithm missing?"
     for i, axis in enumerate(n.axes):
-        sums = e.sum(i)
-        if e.min() >= 0 and e.shape[i] > 1 and bool(agree(sums, torch.ones_like(sums)).all()):
-            if Numbers(n.value.softmax(i), e, n.axes, n.atol, n.rtol).is_near(e):
-                return f"A softmax over `{axis}` is missing."
-            if n.is_near(
-                e.argmax(i, keepdim=True)
-                == torch.arange(e.shape[i]).view([-1 if j == i else 1 for j in range(e.ndim)])
-            ):
-                return f"Only the largest along `{axis}` is kept; the probabilities themselves are asked for."
+        size, total = e.shape[i], e.sum(i)
+        if size < 2 or e.min() < 0 or not agree(total, torch.ones_like(total)).all():
+            continue
+        if Numbers(n.value.softmax(i), e, n.axes, n.atol, n.rtol).is_near(e):
+            return f"A softmax over `{axis}` is missing."
+        if n.is_near(torch.zeros_like(e).scatter(i, e.argmax(i, keepdim=True), 1.0)):
+            return f"Only the largest along `{axis}` is kept; the probabilities themselves are asked for."
     return None
 
 
-def _masked(n: Numbers) -> str | None:
+def _above_the_diagonal(n: Numbers) -> str | None:
     if n.expected.ndim < 2 or n.expected.shape[-1] != n.expected.shape[-2]:
         return None
-    wrong = ~agree(n.value, n.expected, n.atol, n.rtol)
-    above = torch.ones_like(wrong).triu(1)
-    diagonal = torch.eye(wrong.shape[-1], dtype=torch.bool).expand_as(wrong)
     rows, columns = n.axes[-2], n.axes[-1]
-    if not (wrong & ~above).any():
-        return f"Only entries with `{columns}` after `{rows}` are wrong, those that a causal mask takes out."
-    if not (wrong & above).any() and wrong.sum() > wrong.shape[-1] and not (wrong & diagonal).any():
-        return f"Only entries with `{columns}` before `{rows}` are wrong."
-    if not (wrong & ~diagonal).any():
-        return f"Only the diagonal (`{rows}` = `{columns}`) is wrong."
+    if not n.wrong.tril().any():
+        return f"Only numbers with `{columns}` after `{rows}` are wrong, those that a causal mask takes out."
+    if not (n.wrong & ~torch.eye(n.wrong.shape[-1], dtype=torch.bool)).any():
+        return f"Only the diagonal, where `{rows}` and `{columns}` are the same, is wrong."
     return None
 
 
 def _some_indices(n: Numbers) -> str | None:
-    wrong = ~agree(n.value, n.expected, n.atol, n.rtol)
-    found: list[tuple[float, str]] = []
+    """Where the wrong (or the right) numbers are confined to a few rows of one axis."""
+    found: list[tuple[int, str]] = []
     for i, axis in enumerate(n.axes):
-        bad = wrong.any(dim=tuple(j for j in range(wrong.ndim) if j != i)) if wrong.ndim > 1 else wrong
-        indices = bad.nonzero().flatten().tolist()
-        if bad.numel() > 2 and len(indices) <= max(1, bad.numel() // 3):
-            shown = ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
-            found.append((len(indices) / bad.numel(), f"`{axis}` {shown}"))
-    if not found:
-        return None
-    return f"Most of it is right; wrong only at {min(found)[1]}. {_farthest(n)}"
+        others = tuple(j for j in range(n.wrong.ndim) if j != i)
+        bad = n.wrong.any(others) if others else n.wrong
+        for rows, text in ((bad, "Right except at"), (~bad, "Wrong except at")):
+            count = int(rows.sum())
+            if 0 < count <= max(1, rows.numel() // 3) < rows.numel() - 1:
+                shown = rows.nonzero().flatten().tolist()
+                listed = ", ".join(map(str, shown[:5])) + (", ..." if count > 5 else "")
+                found.append((count, f"{text} `{axis}` {listed}."))
+    return f"{min(found)[1]} {_farthest(n)}" if found else None
 
 
 def _farthest(n: Numbers) -> str:
     """Where the value is farthest from the expected one, with both numbers."""
-    difference = (n.value - n.expected).abs().nan_to_num(nan=0.0, posinf=0.0)
-    difference[agree(n.value, n.expected, n.atol, n.rtol)] = 0.0
     if n.expected.ndim == 0:
         return f"Expected {number(n.expected.item())}, got {number(n.value.item())}."
+    difference = n.difference.abs().nan_to_num(nan=0.0, posinf=0.0).where(n.wrong, 0.0)
     at = torch.unravel_index(difference.argmax(), difference.shape)
-    place = ", ".join(f"{axis} {int(i)}" for axis, i in zip(n.axes, at, strict=True))
-    return (
-        f"For example at {place}: expected {number(n.expected[at].item())}, got {number(n.value[at].item())}."
-    )
+    place = ", ".join(f"`{axis}` {int(i)}" for axis, i in zip(n.axes, at, strict=True))
+    return f"At {place}: expected {number(n.expected[at].item())}, got {number(n.value[at].item())}."
 
 
 DIAGNOSES: tuple[Callable[[Numbers], str | None], ...] = (
-    _transposed, _sign, _factor, _offset, _transformed, _shifted, _reversed,
-    _offset_per_row, _factor_per_row, _masked, _some_indices,
-)  # fmt: skip
-"""Tried in this order; each says in words what is wrong if it is the whole explanation, else None."""
+    _transposed,
+    _sign,
+    _factor,
+    _offset,
+    _transformed,
+    _shifted,
+    _reversed,
+    _offset_per_row,
+    _factor_per_row,
+    _above_the_diagonal,
+    _some_indices,
+)
+"""Tried in this order. Each says in words what is wrong if that is all that is wrong, else None."""
 
 
-def number_problem(pairs: Sequence[Numbers]) -> str:
-    """What is wrong with the numbers of the cases that fail, from the first explanation that holds in all of them."""
-    for n in pairs:
-        if problem := _nan(n):
+def cause(failing: Sequence[Numbers]) -> str | None:
+    """The first explanation that holds in every failing case, in the words for the first of them."""
+    for n in failing:
+        if problem := _not_finite(n):
             return problem
-    if all(n.finite and not n.value.is_complex() for n in pairs):
-        for diagnose in DIAGNOSES:
-            texts = [diagnose(n) for n in pairs]
-            if all(texts):
-                return str(texts[0])
-    n = pairs[0]
-    wrong = ~agree(n.value, n.expected, n.atol, n.rtol)
+    if any(n.value.is_complex() for n in failing):
+        return None
+    clean = [n.without_infinities() for n in failing]
+    for diagnose in DIAGNOSES:
+        problems = [diagnose(n) for n in clean]
+        if all(problems):
+            return problems[0]
+    return None
+
+
+def together(pairs: Sequence[tuple[float, float]]) -> str | None:
+    """What explains the numbers (got, expected) of several cases at once: a sign, a factor or an offset."""
+    if len(pairs) < 2:
+        return None
+    got, expected = (torch.tensor(side, dtype=torch.float64) for side in zip(*pairs, strict=True))
+    if expected.isfinite().all() and got.isfinite().all():
+        for diagnose in (_sign, _factor, _offset):
+            if problem := diagnose(Numbers(got, expected, ("case",))):
+                return problem
+    return None
+
+
+def how_far(n: Numbers) -> str:
+    """How many numbers are wrong, and the worst of them."""
     if n.expected.ndim == 0:
         return _farthest(n)
-    return f"{_share(wrong)} entries are wrong. {_farthest(n)}"
+    return f"{_share(n.wrong)} wrong. {_farthest(n)}"
 
 
-def other_problem(value: Any, expected: Any, axes: Axes) -> str:
-    """What is wrong with an answer that is not a tensor, without giving the right one away."""
-    if isinstance(expected, float):
+def wrong_value(value: Any, expected: Any, axes: Axes) -> str:
+    """What is wrong with a value of the right type, without giving the right one away."""
+    if isinstance(value, float) and isinstance(expected, float):
         if math.isnan(value):
             return "The number is NaN (not a number)."
-        return number_problem([Numbers(torch.tensor(value), torch.tensor(expected), None, None, None)])
-    if isinstance(expected, str):
-        if value.strip().lower() == expected.strip().lower():
-            return f"{kind(value).capitalize()} differs only in spaces or capital letters."
-        return f"{kind(value).capitalize()} is not it."
-    if isinstance(expected, tuple | list):
-        if len(expected) > 1 and same(tuple(value), tuple(reversed(expected))):
+        if expected != 0 and same(value, -expected):
+            return f"{number(value)} has the opposite sign."
+        return f"{number(value)} is too {'large' if value > expected else 'small'}."
+    if isinstance(expected, str) and value.lower().split() == expected.lower().split():
+        return f"{value!r} differs only in its capital letters."
+    if isinstance(expected, tuple | list) and len(expected) > 1:
+        if same(tuple(value), tuple(reversed(expected))):
             order = f": ({', '.join(axes)})" if axes and len(axes) == len(expected) else ""
-            return f"The right items in reverse order; the order asked for is another{order}."
-        wrong = [i for i, (v, e) in enumerate(zip(value, expected, strict=True)) if not same(v, e)]
-        names = [axes[i] if axes and len(axes) == len(expected) else f"item {i}" for i in wrong]
-        return f"{' and '.join(f'`{name}`' for name in names)} {'is' if len(names) == 1 else 'are'} wrong."
+            return f"The right items, but in reverse order; the order asked for is the other{order}."
+        names = _item_names(expected, axes)
+        wrong = [names[i] for i, (v, e) in enumerate(zip(value, expected, strict=True)) if not same(v, e)]
+        if len(wrong) < len(expected):
+            return f"{_list(wrong)} {'is' if len(wrong) == 1 else 'are'} wrong; the rest is right."
     if isinstance(expected, set | frozenset):
         extra, missing = len(value - expected), len(expected - value)
-        return f"{extra} of your {len(value)} items do not belong, and {missing} are missing."
+        return f"{extra} of your {len(value)} items do not belong; {missing} are missing."
     if isinstance(expected, dict):
-        wrong_keys = [key for key in expected if not same(value[key], expected[key])]
-        return (
-            f"Wrong at the key{'s' if len(wrong_keys) > 1 else ''} " + ", ".join(map(repr, wrong_keys)) + "."
-        )
-    if isinstance(expected, bool):
-        return f"{value} is not it."
-    return f"{kind(value).capitalize()} is not it."
+        return f"Wrong at the key {', '.join(repr(k) for k in expected if not same(value[k], expected[k]))}."
+    return f"{shown(value)} is not it."
+
+
+def _item_names(expected: Sequence[Any], axes: Axes) -> list[str]:
+    return list(axes) if axes and len(axes) == len(expected) else [f"item {i}" for i in range(len(expected))]
+
+
+def parts(value: Any, expected: Any, axes: Axes) -> list[tuple[str, Any, Any]]:
+    """The items of a tuple, list or dict: (name, item that came, item expected)."""
+    if isinstance(expected, dict):
+        return [(str(key), value[key], item) for key, item in expected.items()]
+    if isinstance(expected, tuple | list):
+        return list(zip(_item_names(expected, axes), value, expected, strict=True))
+    return []

@@ -11,7 +11,7 @@ COLOURS = {
 NEUTRAL = ("--jp-border-color1", "#808080")
 
 
-def show_html(text: str, status: str = "") -> None:
+def show(text: str, status: str = "") -> None:
     """Display `text` with a coloured bar for `status` in a Jupyter kernel; print it where there is none.
 
     Backticks become code. The text itself keeps the notebook's own colour, so it reads on light and on dark.

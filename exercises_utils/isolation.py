@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import linecache
 import random
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_LIBRARIES = tuple(
-    str(Path(p).resolve()) for p in {sysconfig.get_path(k) for k in ("stdlib", "purelib", "platlib")}
+_NOT_THE_LEARNERS = tuple(
+    Path(folder).resolve()
+    for folder in (
+        *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
+        Path(__file__).parent,
+    )
 )
-_PACKAGE = str(Path(__file__).resolve().parent)
 
 
 class Fresh:
@@ -50,43 +52,6 @@ class Fresh:
         self._kept.clear()
 
 
-@dataclass(frozen=True)
-class UnusualValue:
-    """Stands for a value that is neither a tensor nor plain Python, by the name of its type."""
-
-    type_name: str
-
-
-def plain(value: Any) -> Any:
-    """`value` as plain data: CPU tensors without gradient, numbers, strings, and containers of these.
-
-    Numpy arrays become tensors, numpy scalars Python numbers. Anything else becomes an `UnusualValue`,
-    so that the result can be pickled and judged without running code of whoever made it.
-    """
-    if isinstance(value, Tensor):
-        dense = value.detach().to_dense() if value.layout != torch.strided else value.detach()
-        return dense.to("cpu", copy=True).as_subclass(Tensor)
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy()) if value.dtype.kind in "biufc" else plain(value.tolist())
-    if value is None or value is Ellipsis or type(value) in (bool, int, float, complex, str):
-        return value
-    if isinstance(value, Mapping):
-        return {plain(key) if _hashable(key) else str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(plain(item) for item in value)
-    if isinstance(value, list | range):
-        return [plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return {plain(item) if _hashable(plain(item)) else repr(item) for item in value}
-    return UnusualValue(type(value).__name__)
-
-
-def _hashable(value: Any) -> bool:
-    return not isinstance(value, Tensor | np.ndarray) and type(value).__hash__ is not None
-
-
 @contextmanager
 def same_process_state() -> Iterator[None]:
     """Run a block with gradients off and seeded random generators; put all of that back after it.
@@ -94,39 +59,48 @@ def same_process_state() -> Iterator[None]:
     Random numbers that a learner's function draws are then the same in every run of a check, and the
     notebook's own random state never notices that a check ran.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002 - the learner's code may use the global generator
     dtype = torch.get_default_dtype()
     try:
-        with torch.random.fork_rng(enabled=True), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad():
             torch.set_rng_state(torch.Generator("cpu").manual_seed(0).get_state())
             random.seed(0)
-            np.random.set_state(np.random.RandomState(0).get_state())
+            np.random.seed(0)  # noqa: NPY002
             yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_default_dtype(dtype)
 
 
-def fingerprint(value: Any) -> Any:
-    """A small value that changes when any number inside `value` changes."""
+def fingerprint(value: Any, depth: int = 4) -> Any:
+    """A small value that changes when any number inside `value` changes.
+
+    Looks into containers, dataclasses and other objects, `depth` levels deep.
+    """
     if isinstance(value, Tensor):
         data = value.detach().cpu().contiguous()
-        raw = data.flatten().view(torch.uint8).numpy() if data.numel() else b""
-        return tuple(data.shape), str(data.dtype), hashlib.blake2b(raw, digest_size=16).digest()
+        return tuple(data.shape), str(data.dtype), _hash(data.flatten().view(torch.uint8).numpy())
     if isinstance(value, np.ndarray):
-        return value.shape, str(value.dtype), hashlib.blake2b(value.tobytes(), digest_size=16).digest()
+        return value.shape, str(value.dtype), _hash(np.ascontiguousarray(value))
     if isinstance(value, nn.Module):
         return model_state(value)
     if isinstance(value, Mapping):
-        return tuple((str(key), fingerprint(item)) for key, item in value.items())
+        return tuple((str(key), fingerprint(item, depth)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return type(value).__name__, tuple(fingerprint(item) for item in value)
+        return type(value).__name__, tuple(fingerprint(item, depth) for item in value)
     if isinstance(value, set | frozenset):
         return tuple(sorted(map(repr, value)))
-    if is_dataclass(value) and not isinstance(value, type):
-        return tuple((field.name, fingerprint(getattr(value, field.name))) for field in fields(value))
-    return repr(value) if type(value) in (bool, int, float, complex, str) else None
+    if type(value) in (bool, int, float, complex, str):
+        return repr(value)
+    if depth and hasattr(value, "__dict__") and not callable(value):
+        return fingerprint(vars(value), depth - 1)
+    return None
+
+
+def _hash(array: np.ndarray) -> bytes:
+    return hashlib.blake2b(array.tobytes(), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -159,31 +133,30 @@ def _count_hooks(module: nn.Module) -> int:
     return sum(getattr(hook, "__module__", "").partition(".")[0] != own_package for hook in hooks)
 
 
-def model_changes(before: ModelState, after: ModelState) -> list[str]:
-    """What changed in a model, in words for the learner; empty if nothing did."""
-    changes = []
-    # Names come and go when a bridge is first used (buffers that it makes lazily): only what is in both counts.
+def model_change(before: ModelState, after: ModelState) -> str | None:
+    """What changed in a model, in words for the learner; None if nothing did."""
+    # Names come and go when a bridge is first used; only what is there both times can have been changed.
     changed = [name for name, value in after.weights.items() if before.weights.get(name, value) != value]
     if changed:
-        changes.append(
-            f"Your function changes the model's weights (`{tidy_name(changed[0])}`), so everything after it would run "
-            "on another model. Work on a copy (`.clone()`), or edit activations in a hook."
+        return (
+            f"Your function changes the model's weights (`{tidy_name(changed[0])}`): all that follows would "
+            "run on another model. Work on a copy (`.clone()`), or edit activations in a hook."
         )
-    more = [name for name in after.hooks if after.hooks[name] > before.hooks.get(name, 0)]
-    fewer = [name for name in before.hooks if before.hooks[name] > after.hooks.get(name, 0)]
-    if more:
-        changes.append(
-            f"Your function leaves a hook on the model (at `{tidy_name(more[0])}`), which then acts on every later "
-            "run. Use `with model.hooks(...)` or `model.run_with_hooks(...)`, which take the hook off again."
+    if more := [name for name in after.hooks if after.hooks[name] > before.hooks.get(name, 0)]:
+        return (
+            f"Your function leaves a hook on the model (at `{tidy_name(more[0])}`), which acts on all later "
+            "run. Use `with model.hooks(...)` or `model.run_with_hooks(...)`, which take it off again."
         )
-    elif fewer:
-        changes.append(f"Your function removes a hook that it did not add (at `{tidy_name(fewer[0])}`).")
+    if fewer := [name for name in before.hooks if before.hooks[name] > after.hooks.get(name, 0)]:
+        return (
+            f"Your function takes off a hook that it did not put on the model (at `{tidy_name(fewer[0])}`)."
+        )
     if any(before.modes.get(name, mode) != mode for name, mode in after.modes.items()):
-        changes.append(
-            "Your function switches the model between training and evaluation mode, or replaces a `forward`, and "
-            "leaves it so. Put it back before you return."
+        return (
+            "Your function leaves the model in another mode (`train` or `eval`) than before, or with another "
+            "`forward`. Put it back before you return."
         )
-    return changes
+    return None
 
 
 def tidy_name(name: str) -> str:
@@ -228,10 +201,10 @@ def innermost_frame(error: BaseException) -> FrameType | None:
 
 def is_learners_code(filename: str) -> bool:
     """Whether a source file is neither this package, nor a library, nor Python's own."""
-    if filename.startswith("<frozen"):
-        return False
-    path = str(Path(filename).resolve()) if not filename.startswith("<") else filename
-    return not path.startswith((*_LIBRARIES, _PACKAGE, sys.prefix))
+    if filename.startswith("<"):  # code without a file: a cell of an older IPython, or made by a decorator
+        return not filename.startswith(("<frozen", "<@"))
+    path = Path(filename).resolve()
+    return not any(path.is_relative_to(folder) for folder in _NOT_THE_LEARNERS)
 
 
 def describe_error(error: BaseException) -> str:
@@ -251,14 +224,16 @@ def describe_error(error: BaseException) -> str:
 
 
 def copy_of(argument: Any) -> Any:
-    """A deep copy of a case's argument, so that a learner's function cannot change the check's own."""
+    """A copy of a case's argument down to its tensors, so that a call cannot change the check's own."""
     if isinstance(argument, Tensor):
         return argument.clone()
     if isinstance(argument, nn.Module):
         raise TypeError(
-            "a case passes a model itself; wrap its factory in `Fresh`, so that each call gets a clean one"
+            "a case passes a model itself; pass `Fresh(factory)`, so that each call gets a clean one"
         )
-    if isinstance(argument, Mapping) and type(argument) is dict:
+    if isinstance(argument, torch.Generator):
+        return torch.Generator(argument.device).set_state(argument.get_state())
+    if type(argument) is dict:
         return {key: copy_of(item) for key, item in argument.items()}
     if type(argument) in (list, tuple):
         return type(argument)(copy_of(item) for item in argument)
@@ -266,21 +241,25 @@ def copy_of(argument: Any) -> Any:
         return argument.copy()
     if is_dataclass(argument) and not isinstance(argument, type):
         return type(argument)(
-            **{field.name: copy_of(getattr(argument, field.name)) for field in fields(argument)}
+            **{field.name: copy_of(getattr(argument, field.name)) for field in fields(argument) if field.init}
         )
     return argument
 
 
-def side_effects(names: Sequence[str], before: Sequence[Any], arguments: Sequence[Any]) -> list[str]:
-    """What a call changed in its arguments, in words. `before` holds their fingerprints from before it."""
-    found: list[str] = []
+def side_effects(names: Sequence[str], before: Sequence[Any], arguments: Sequence[Any]) -> dict[int, str]:
+    """What a call changed in its arguments, in words by the argument's number.
+
+    `before` holds the arguments' fingerprints from before the call, `names` the function's parameters.
+    """
+    found: dict[int, str] = {}
     for i, (earlier, argument) in enumerate(zip(before, arguments, strict=True)):
         now = fingerprint(argument)
         if isinstance(now, ModelState):
-            found += model_changes(earlier, now)
+            if change := model_change(earlier, now):
+                found[i] = change
         elif now != earlier:
             name = f"`{names[i]}`" if i < len(names) else f"number {i + 1}"
-            found.append(
+            found[i] = (
                 f"Your function changes its argument {name} in place, and with it the caller's data. "
                 "Make a copy first (`.clone()`) and change that."
             )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
-from exercises_utils.display import show_html
+from exercises_utils.display import show
 
 PASSED = "passed"
 
@@ -68,15 +68,9 @@ class CheckList:
     def progress(self) -> None:
         """Show every exercise of the lesson with its state, and the line that says what is next."""
         marks = {PASSED: "✓", "failed": "✗", "could not be checked": "?"}
-        rows = [
-            (
-                marks.get(self.statuses.get(e.exercise, ""), "○"),
-                e.exercise,
-                e.title,
-                "core" if e.core else "optional",
-            )
+        lines = [
+            f"{marks.get(self.statuses.get(e.exercise, ''), '○')} `{e.exercise}`: {e.title}"
+            + ("" if e.core else " (optional)")
             for e in self
         ]
-        width = max((len(row[1]) for row in rows), default=0)
-        text = "\n".join(f"{mark} {name:<{width}}  {title} ({kind})" for mark, name, title, kind in rows)
-        show_html(f"{text}\n{self.progress_line()}")
+        show("\n".join([*lines, self.progress_line()]))
