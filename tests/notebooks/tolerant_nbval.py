@@ -51,7 +51,7 @@ def text_difference(stored: str, new: str) -> str | None:
 
     if words(stored) != words(new):
         return f"the words differ\n  stored: {stored!r:.2000}\n  now:    {new!r:.2000}"
-    for i, (a, b) in enumerate(zip(NUMBER.findall(stored), NUMBER.findall(new), strict=True)):
+    for i, (a, b) in enumerate(zip(NUMBER.findall(stored), NUMBER.findall(new), strict=True), start=1):
         if not numbers_agree(a, b):
             return f"number {i}: stored {a}, now {b}\n  stored: {stored!r:.2000}\n  now:    {new!r:.2000}"
     return None
