@@ -37,20 +37,7 @@ class ModelConfig:
     unembed_bias: bool = True
 
     def __post_init__(self) -> None:
-        for name in SIZES:
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"ModelConfig.{name} must be a positive integer; got {value!r}.")
-        if self.normalization not in ("LN", None):
-            raise ValueError(f'ModelConfig.normalization must be "LN" or None; got {self.normalization!r}.')
-        for name in ("attention_biases", "unembed_bias"):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f"ModelConfig.{name} must be True or False; got {getattr(self, name)!r}.")
-        if not self.attention_biases and self.normalization is not None:
-            raise ValueError(
-                "ModelConfig(attention_biases=False) needs normalization=None: folding a LayerNorm's bias "
-                "into the attention creates the biases that the model should not have."
-            )
+        _require_valid(asdict(self))
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict of the fields, as cards store it."""
@@ -65,11 +52,28 @@ class ModelConfig:
             raise ValueError(
                 f"A model config needs exactly {sorted(names)}; unknown: {unknown}, missing: {missing}."
             )
+        _require_valid(values)
         return cls(**values)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every weight, by its name in the state dict."""
         return {name: tuple(weight.shape) for name, weight in PlainTransformer(self).state_dict().items()}
+
+
+def _require_valid(values: Mapping[str, Any]) -> None:
+    for name in SIZES:
+        if type(values[name]) is not int or values[name] < 1:
+            raise ValueError(f"ModelConfig.{name} must be a positive integer; got {values[name]!r}.")
+    if values["normalization"] not in ("LN", None):
+        raise ValueError(f'ModelConfig.normalization must be "LN" or None; got {values["normalization"]!r}.')
+    for name in ("attention_biases", "unembed_bias"):
+        if type(values[name]) is not bool:
+            raise ValueError(f"ModelConfig.{name} must be True or False; got {values[name]!r}.")
+    if not values["attention_biases"] and values["normalization"] is not None:
+        raise ValueError(
+            "ModelConfig(attention_biases=False) needs normalization=None: folding a LayerNorm's bias into "
+            "the attention creates the biases that the model should not have."
+        )
 
 
 class _Attention(nn.Module):

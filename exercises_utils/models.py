@@ -220,7 +220,7 @@ class _HookedAttention(AttentionBridge):
     def forward(
         self,
         hidden_states: Float[Tensor, "batch position d_model"],
-        attention_mask: None = None,
+        attention_mask: Tensor | None = None,
         **unused: Any,
     ) -> tuple[Float[Tensor, "batch position d_model"], Float[Tensor, "batch head query key"]]:
         if attention_mask is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -60,6 +60,7 @@ class TrainingConfig:
             )
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a challenge's `task` module offers."""
 
