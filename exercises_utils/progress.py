@@ -1,13 +1,14 @@
 """Which exercises of a lesson are solved in this notebook, and which one is next."""
 
 from collections.abc import Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from exercises_utils.display import show
 
 PASSED = "passed"
 
 
+@runtime_checkable
 class Exercise(Protocol):
     """What the list needs to know of a check."""
 
