@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import update_wrapper
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -298,7 +299,8 @@ class Check:
             if output.side_effects:
                 return self._outcome(FAILED, output.side_effects[0])
         whole = outputs[:-1] if last.error else outputs
-        if problem := explain(cases[: len(whole)], [output.value for output in whole]):
+        names = parameter_names(self.reference) if self.reference else []
+        if problem := explain(cases[: len(whole)], [output.value for output in whole], names):
             return self._outcome(FAILED, problem)
         if last.error:
             where = f" This is on {last.case}; right on {_names(cases[:-1])}." if whole else ""
@@ -367,8 +369,11 @@ def _what_is_missing(error: NotImplementedError, answer: Callable[..., Any]) -> 
     return f"Your function calls `{frame.f_code.co_name}`, which is still to be written.", None
 
 
-def explain(cases: Sequence[Case], values: Sequence[Any]) -> str | None:
-    """What is wrong with the values of these cases, with the likely cause; None if nothing is."""
+def explain(cases: Sequence[Case], values: Sequence[Any], names: Sequence[str] = ()) -> str | None:
+    """What is wrong with the values of these cases, with the likely cause; None if nothing is.
+
+    `names` are those of the function's parameters, if they are known.
+    """
     values = [convert(value, case.expected) for case, value in zip(cases, values, strict=True)]
     failing = [i for i, case in enumerate(cases) if not case.is_right(values[i])]
     if not failing:
@@ -380,8 +385,8 @@ def explain(cases: Sequence[Case], values: Sequence[Any]) -> str | None:
         return problem + _where(cases, failing)
     if case.requires is not None:
         return f"{case.requires(value)}{_where(cases, failing)}"
-    if _ignores_arguments(cases, values):
-        return "Your function gives the same answer whatever its arguments are. Does it use all of them?"
+    if problem := _ignores_arguments(cases, values, names):
+        return problem
     tensors = [
         Numbers(values[i], cases[i].expected, cases[i].axes, cases[i].atol, cases[i].rtol)
         for i in failing
@@ -446,14 +451,25 @@ def _names(cases: Sequence[Case]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _ignores_arguments(cases: Sequence[Case], values: Sequence[Any]) -> bool:
-    """Whether the values are the same in all cases although the expected ones are not."""
-    return (
-        len(cases) > 1
-        and all(case.requires is None for case in cases)
-        and not all(same(case.expected, cases[0].expected) for case in cases[1:])
-        and all(type(value) is type(values[0]) and same(value, values[0]) for value in values[1:])
-    )
+def _ignores_arguments(cases: Sequence[Case], values: Sequence[Any], names: Sequence[str]) -> str | None:
+    """The problem of a function that gives the same where its arguments, and what is right, differ."""
+    unchanged = [
+        (a, b)
+        for a, b in combinations(range(len(cases)), 2)
+        if _gives_the_same(values[a], values[b]) and not same(cases[a].expected, cases[b].expected)
+    ]
+    if len(cases) > 1 and len(unchanged) == len(cases) * (len(cases) - 1) // 2:
+        return "Your function gives the same answer whatever its arguments are. Does it use all of them?"
+    for a, b in unchanged:
+        pairs = enumerate(zip(cases[a].arguments, cases[b].arguments, strict=False))
+        differ = [i for i, (one, other) in pairs if one is not other and not same(plain(one), plain(other))]
+        if len(differ) == 1 and len(names) == len(cases[a].arguments):
+            return f"Your function gives the same answer for another `{names[differ[0]]}`. Does it use it?"
+    return None
+
+
+def _gives_the_same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and same(value, other)
 
 
 def _precision(value: Tensor) -> str:

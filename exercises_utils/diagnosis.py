@@ -291,14 +291,24 @@ def _transformed(n: Numbers) -> str | None:
         return "These are the logarithms of the expected numbers."
     if e.numel() > 1 and n.is_near(e.exp()):
         return "These are the exponentials of the expected numbers: is a logarithm missing?"
-    for i, axis in enumerate(n.axes):
-        size, total = e.shape[i], e.sum(i)
-        if size < 2 or e.min() < 0 or not agree(total, torch.ones_like(total)).all():
-            continue
-        if Numbers(n.value.softmax(i), e, n.axes, n.atol, n.rtol).is_near(e):
-            return f"A softmax over `{axis}` is missing."
+    for i, axis in _probability_axes(n):
         if n.is_near(torch.zeros_like(e).scatter(i, e.argmax(i, keepdim=True), 1.0)):
             return f"Only the largest along `{axis}` is kept; the probabilities themselves are asked for."
+    return None
+
+
+def _probability_axes(n: Numbers) -> list[tuple[int, str]]:
+    """The axes along which the expected numbers are probabilities: none negative, and a sum of 1."""
+    if n.expected.is_complex() or not (n.expected >= 0).all():
+        return []
+    sums = {i: n.expected.sum(i) for i, size in enumerate(n.expected.shape) if size > 1}
+    return [(i, n.axes[i]) for i, total in sums.items() if agree(total, torch.ones_like(total)).all()]
+
+
+def _softmax_missing(n: Numbers) -> str | None:
+    for i, axis in _probability_axes(n):
+        if not n.value.is_complex() and agree(n.value.softmax(i), n.expected, n.atol, n.rtol).all():
+            return f"A softmax over `{axis}` is missing."
     return None
 
 
@@ -356,6 +366,8 @@ DIAGNOSES: tuple[Callable[[Numbers], str | None], ...] = (
 
 def cause(failing: Sequence[Numbers]) -> str | None:
     """The first explanation that holds in every failing case, in the words for the first of them."""
+    if all(missing := [_softmax_missing(n) for n in failing]):
+        return missing[0]
     for n in failing:
         if problem := _not_finite(n):
             return problem

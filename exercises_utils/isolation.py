@@ -22,10 +22,7 @@ from torch import Tensor, nn
 
 _NOT_THE_LEARNERS = tuple(
     Path(folder).resolve()
-    for folder in (
-        *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
-        Path(__file__).parent,
-    )
+    for folder in (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(__file__).parent))
 )
 
 
@@ -114,7 +111,7 @@ class ModelState:
 
 def model_state(model: nn.Module) -> ModelState:
     """The model's weights (as hashes), hooks (as counts) and modes, by name of parameter and module."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = {**dict(model.named_buffers()), **model.state_dict()}
     modules = dict(model.named_modules())
     return ModelState(
         weights={name: fingerprint(tensor) for name, tensor in tensors.items()},
@@ -126,7 +123,8 @@ def model_state(model: nn.Module) -> ModelState:
 def _count_hooks(module: nn.Module) -> int:
     """How many hooks somebody put on a module; those that its own library wires are not counted."""
     if hasattr(module, "fwd_hooks"):  # a hook point of TransformerLens keeps its own lists
-        return len(module.fwd_hooks) + len(getattr(module, "bwd_hooks", ()))
+        point: Any = module
+        return len(point.fwd_hooks) + len(point.bwd_hooks)
     own_package = type(module).__module__.partition(".")[0]
     registries = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
     hooks = [hook for registry in registries for hook in registry.values()]
@@ -144,8 +142,8 @@ def model_change(before: ModelState, after: ModelState) -> str | None:
         )
     if more := [name for name in after.hooks if after.hooks[name] > before.hooks.get(name, 0)]:
         return (
-            f"Your function leaves a hook on the model (at `{tidy_name(more[0])}`), which acts on all later "
-            "run. Use `with model.hooks(...)` or `model.run_with_hooks(...)`, which take it off again."
+            f"Your function leaves a hook on the model (at `{tidy_name(more[0])}`), which acts on every "
+            "later run. Use `with model.hooks(...)` or `model.run_with_hooks(...)`, which take it off again."
         )
     if fewer := [name for name in before.hooks if before.hooks[name] > after.hooks.get(name, 0)]:
         return (
