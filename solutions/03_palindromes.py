@@ -483,3 +483,589 @@ checks.matching_head(matching_head)
 # %%
 MATCHER = checks.matching_head.working(matching_head)
 print("the matching head:", MATCHER)
+
+# %% [markdown]
+# ### Which of several equal values? (optional)
+#
+# Equal values can stand anywhere, but only one place is the mirror. Embeddings cannot tell two places with the same value
+# apart; positions can.
+
+# %% [markdown]
+# ### Exercise 8 · `position_circuit` (optional)
+# *Difficulty ●●○○○ · 5 minutes*
+#
+# **Why:** the same circuit with positions in place of values says where the head looks whatever the values are.
+#
+# As in exercise 6, with `W_pos` on both sides, all rows of it: return the score that each position (as a query, rows) gives
+# each position (as a key, columns), divided by $\sqrt{d_\text{head}}$ and by `scale ** 2`. Fill in the whole square; the
+# figure hides what the causal mask hides.
+#
+# <details><summary>Hint</summary>
+#
+# `circuits.qk_scores` is the tool of exercise 6 with any vectors on both sides.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "position_circuit", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def position_circuit(model, head: tuple[int, int], scale: float) -> Float[Tensor, "query key"]:
+    """Attention scores that the position embeddings give each other in one head of layer 0."""
+    ### BEGIN SOLUTION
+    return circuits.qk_scores(model, head, model.W_pos, model.W_pos, scale)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_position_circuit", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.position_circuit(position_circuit)
+
+# %%
+position_scores = circuits.causal(checks.position_circuit.working(position_circuit)(model, MATCHER, scale))
+plotting.heatmap(
+    position_scores.softmax(-1),
+    title=f"Head {MATCHER[0]}.{MATCHER[1]}: attention from the positions alone",
+    x="key position",
+    y="query position",
+    unit="attention",
+    signed=False,
+).show()
+
+# %% [markdown]
+# **What you should see:** on the whole a mark on the antidiagonal of the lower half, from each position of the second half
+# back to its mirror: with the main diagonal it looks like a λ. Rows in which the mirror is *not* marked are worth
+# remembering.
+
+# %% [markdown]
+# ### Exercise 9 · `attention_without_positions` (optional)
+# *Difficulty ●●●○○ · 10 minutes*
+#
+# **Why:** to see what positions add, take them away.
+#
+# `tokens` is one sequence. Return the pattern of `head`, a head of layer 0, for a residual stream that holds the token
+# embeddings *only*: no position embedding, everything else as in the model (the LayerNorm of this shorter vector, the
+# biases of queries and keys, the causal mask, the softmax over keys).
+#
+# <details><summary>Hint 1</summary>
+#
+# The short way: run the model with a hook on `"hook_pos_embed"` that returns zeros, and read the pattern from the cache
+# (`model.hooks(fwd_hooks=[(name, function)])` is a `with` block, inside it `run_with_cache` works as usual).
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# The long way: LayerNorm by hand is `x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()`: the embeddings are centred
+# already.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "attention_without_positions", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def attention_without_positions(
+    model, head: tuple[int, int], tokens: Int[Tensor, " position"]
+) -> Float[Tensor, "query key"]:
+    """The attention pattern of a head of layer 0 when the residual stream holds no position embeddings."""
+    ### BEGIN SOLUTION
+    layer, index = head
+    with model.hooks(fwd_hooks=[("hook_pos_embed", lambda activation, hook: torch.zeros_like(activation))]):
+        _, cache = model.run_with_cache(tokens[None])
+    return cache["pattern", layer][0, index]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_attention_without_positions", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.attention_without_positions(attention_without_positions)
+
+# %%
+repetitive = torch.tensor([task.START, *[1, 2, 3, 4, 5] * 4, task.END])
+_, with_positions = model.run_with_cache(repetitive[None])
+without = checks.attention_without_positions.working(attention_without_positions)(model, MATCHER, repetitive)
+plotting.heatmap_facets(
+    {"tokens only": without, "tokens and positions": with_positions["pattern", MATCHER[0]][0, MATCHER[1]]},
+    title=f"Head {MATCHER[0]}.{MATCHER[1]} on 1 2 3 4 5, four times",
+    x="key position",
+    y="query position",
+    unit="attention",
+    signed=False,
+).show()
+
+# %% [markdown]
+# On the left, attention is spread over every place that holds the same value: stripes. On the right some of these places
+# have more than others. Token circuit and position circuit are added before the softmax, so a place gets much attention
+# only if **both** its value and its position fit.
+
+# %% [markdown]
+# ## 5 · Is that the message?
+#
+# So far everything was looking. The matching head's attention *goes with* the verdict; that does not show that the model
+# *uses* it. To show that, change the attention, and nothing else.
+#
+# Take a palindrome and the same sequence with one value changed. Run the **intact** one, but let one head attend, at the
+# changed position only, as it did in the **broken** one. Every token is still right. If the model now says "no
+# palindrome", that one row of attention is the message.
+#
+# Before the first intervention of a kind, a control: putting a run's own activation back must change nothing.
+
+# %%
+_, own = model.run_with_cache(intact)
+before = model(intact)
+with patch(model, "pattern", 0, own["pattern", 0]):
+    after = model(intact)
+print(f"largest change when a run is patched with itself: {(after - before).abs().max():.4f}")
+
+# %% [markdown]
+# ### Exercise 8 · `swap_pattern` (core)
+# *Difficulty ●●●○○ · 15 minutes*
+#
+# **Why:** this is the experiment that turns "correlates with" into "is used".
+#
+# Return the logit differences of the sequences in `intact` when `head`, given as `(layer, head)`, attends **at query
+# position `position`** as it does in the run on `broken`. All other rows of its pattern, all other heads and all values
+# stay those of the intact run.
+#
+# `hooks.patch` is a `with` block: `with patch(model, "pattern", layer, value, heads=[…], positions=[…]):` runs the model
+# with these heads' rows, at these query positions, taken from `value`, a whole pattern of shape (sequence, head, query,
+# key).
+#
+# <details><summary>Hint 1</summary>
+#
+# Two runs: one on `broken` with `run_with_cache`, one on `intact` inside the block.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `cache["pattern", layer]` has the shape that `patch` wants. Read the logits at `END` as in exercise 1.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "swap_pattern", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def swap_pattern(
+    model,
+    head: tuple[int, int],
+    intact: Int[Tensor, "sequence position"],
+    broken: Int[Tensor, "sequence position"],
+    position: int,
+) -> Float[Tensor, " sequence"]:
+    """Logit differences on `intact` when one head attends, at one query position, as it does on `broken`."""
+    ### BEGIN SOLUTION
+    layer, index = head
+    _, cache = model.run_with_cache(broken)
+    with patch(model, "pattern", layer, cache["pattern", layer], heads=[index], positions=[position]):
+        verdict = model(intact)[:, -1]
+    return verdict[:, 1] - verdict[:, 0]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_swap_pattern", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.swap_pattern(swap_pattern)
+
+# %%
+swap = checks.swap_pattern.working(swap_pattern)
+verdict = checks.logit_diff.working(logit_diff)
+
+
+def rejected(differences):
+    """The share of sequences that the model calls no palindrome."""
+    return (differences < 0).float().mean()
+
+
+flips = {"value really changed": torch.stack([rejected(verdict(model, broken[p])) for p in task.SECOND_HALF])}
+for head in range(model.cfg.n_heads):
+    name = f"only the attention of head 0.{head} swapped"
+    flips[name] = torch.stack([rejected(swap(model, (0, head), intact, broken[p], p)) for p in task.SECOND_HALF])
+
+plotting.bar(
+    [str(p) for p in task.SECOND_HALF],
+    flips,
+    title="One row of attention is enough to change the verdict",
+    x="position",
+    y="share called “no palindrome”",
+).show()
+
+# %% [markdown]
+# All the sequences behind the coloured bars *are* palindromes, token by token. Where the swap in the matching head is as
+# high as the bar of the real change, that single row of attention carries the whole message. The other head's swap is
+# the control: the same intervention in a place that should not matter, or matters less.
+#
+# Positions where the first bar is missing are **blind**: there the model does not notice a real change. You have now seen
+# them in three figures.
+
+# %% [markdown]
+# ### Exercise 9 · `swap_inputs` (optional)
+# *Difficulty ●●●○○ · 10 minutes*
+#
+# **Why:** a head of layer 1 can receive the message in three ways: in its queries, in its keys, or in its values. The
+# write-up's heading says Q-composition where its evidence is about keys. Which is it?
+#
+# As in exercise 8, but in the layer that reads: return the logit differences on `intact` when, **in all heads of layer
+# `layer`**, the activations named in `inputs` (some of `"q"`, `"k"`, `"v"`) are taken from the run on `broken`, at one
+# place each: keys and values at `position`, queries at `END`.
+#
+# <details><summary>Hint</summary>
+#
+# `contextlib.ExitStack` enters several `with` blocks: `stack.enter_context(patch(model, name, layer, value, positions=[…]))`.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "swap_inputs", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def swap_inputs(
+    model,
+    layer: int,
+    inputs: tuple[str, ...],
+    intact: Int[Tensor, "sequence position"],
+    broken: Int[Tensor, "sequence position"],
+    position: int,
+) -> Float[Tensor, " sequence"]:
+    """Logit differences on `intact` with some of a layer's q, k, v taken from `broken` (q at END, k and v at position)."""
+    ### BEGIN SOLUTION
+    from contextlib import ExitStack
+
+    _, cache = model.run_with_cache(broken)
+    end = intact.shape[1] - 1
+    with ExitStack() as stack:
+        for name in inputs:
+            place = end if name == "q" else position
+            stack.enter_context(patch(model, name, layer, cache[name, layer], positions=[place]))
+        verdict = model(intact)[:, -1]
+    return verdict[:, 1] - verdict[:, 0]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_swap_inputs", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.swap_inputs(swap_inputs)
+
+# %%
+swap_in = checks.swap_inputs.working(swap_inputs)
+through = {
+    "queries": ("q",),
+    "keys": ("k",),
+    "values": ("v",),
+    "keys and values": ("k", "v"),
+}
+flips_through = {
+    name: torch.stack([rejected(swap_in(model, 1, inputs, intact, broken[p], p)) for p in task.SECOND_HALF])
+    for name, inputs in through.items()
+}
+plotting.heatmap(
+    torch.stack(list(flips_through.values())),
+    title="Through which input of layer 1 does the message arrive?",
+    x="changed position",
+    y="swapped",
+    unit="share called<br>“no palindrome”",
+    x_labels=[str(p) for p in task.SECOND_HALF],
+    y_labels=list(flips_through),
+    signed=False,
+    text=True,
+).show()
+
+# %% [markdown]
+# Read the rows. Queries carry nothing: `END` asks the same question of every sequence. Where keys alone or values alone do
+# little but the two together do almost everything, the message needs **both**: the key makes `END` look at the place
+# (K-composition), the value makes what it finds there a vote (V-composition). Where keys alone suffice, the value that
+# stands there votes "no palindrome" anyway, and being looked at is enough.
+
+# %% [markdown]
+# ### The same from the weights (optional)
+#
+# What does the matching head write, so that the reading head finds it? Follow its output for each position that it might
+# attend to. At a place in the second half with a partner that agrees, it attends to the partner, in the *first* half. If
+# they disagree, it attends elsewhere, mostly to the place itself, in the *second* half. So what it writes must tell the
+# halves apart.
+
+# %% [markdown]
+# ### Exercise 10 · `composed_key_scores` (optional)
+# *Difficulty ●●●○○ · 10 minutes*
+#
+# **Why:** K-composition, as a formula over weights.
+#
+# `query` is the reading head's query at `END` (a vector of length `d_head`). For each position $i$ return the score it gives
+# to a key made from the *position embedding* of $i$ alone, moved by the matching head's OV circuit:
+# $W_\text{pos}\, W_{OV}^\text{matcher}\, W_K^\text{reader} \cdot q \,/ \sqrt{d_\text{head}}$. Leave out biases and LayerNorm
+# scales: one number per position, `START` and `END` included.
+#
+# <details><summary>Hint</summary>
+#
+# `circuits.ov_output(model, matcher, model.W_pos)` is the first part. Then multiply by the reader's `W_K`, then by the query.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "composed_key_scores", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def composed_key_scores(
+    model, matcher: tuple[int, int], reader: tuple[int, int], query: Float[Tensor, " d_head"]
+) -> Float[Tensor, " position"]:
+    """The score that the reading head's query gives to each position, as the matching head moves it into the key."""
+    ### BEGIN SOLUTION
+    layer, index = reader
+    moved = circuits.ov_output(model, matcher, model.W_pos)
+    return moved @ model.W_K[layer, index] @ query / model.cfg.d_head**0.5
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_composed_key_scores", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.composed_key_scores(composed_key_scores)
+
+# %% [markdown]
+# ### Exercise 11 · `composed_verdict` (optional)
+# *Difficulty ●●○○○ · 8 minutes*
+#
+# **Why:** V-composition: what is that same vector worth if the reading head attends to it?
+#
+# For each position $i$ return $W_\text{pos}\, W_{OV}^\text{matcher}\, W_{OV}^\text{reader} \cdot (W_U[:, 1] - W_U[:, 0])$: what
+# the position embedding, moved by both heads, adds to the logit difference (palindrome minus no palindrome). Again without
+# biases and scales.
+#
+# <details><summary>Hint</summary>
+#
+# `circuits.ov_output` twice, then the direction from exercise 2.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "composed_verdict", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def composed_verdict(model, matcher: tuple[int, int], reader: tuple[int, int]) -> Float[Tensor, " position"]:
+    """What each position embedding, moved by the matching and then the reading head, adds to the logit difference."""
+    ### BEGIN SOLUTION
+    moved = circuits.ov_output(model, reader, circuits.ov_output(model, matcher, model.W_pos))
+    return moved @ (model.W_U[:, 1] - model.W_U[:, 0])
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_composed_verdict", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.composed_verdict(composed_verdict)
+
+# %%
+_, seen = model.run_with_cache(data.tokens, names_filter=[f"blocks.{READER[0]}.attn.hook_q"])
+end_queries = seen["q", READER[0]][:, END, READER[1]]
+mean_query = end_queries.mean(0)
+spread = (end_queries - mean_query).norm(dim=-1).mean() / mean_query.norm()
+print(f"END's query in head {READER[0]}.{READER[1]}: its distance from the mean query is {spread:.3f} of the mean's length")
+
+composed = {
+    "keys: score at END": checks.composed_key_scores.working(composed_key_scores)(model, MATCHER, READER, mean_query),
+    "values: towards “palindrome”": checks.composed_verdict.working(composed_verdict)(model, MATCHER, READER),
+}
+plotting.line_facets(
+    {name: {"position embedding alone": numbers} for name, numbers in composed.items()},
+    title=f"Head {MATCHER[0]}.{MATCHER[1]} composed with head {READER[0]}.{READER[1]}, from the weights",
+    x="position that the matching head attends to",
+    y="circuit (arbitrary scale)",
+    x_values=POSITIONS,
+).show()
+
+# %% [markdown]
+# Positions 11 to 20 are the second half. Compare each half's level in the two panels: where the halves differ, the matching
+# head's output tells the reading head whether it has attended to the partner (first half) or stayed in the second half.
+# Single positions that are out of line with their half are candidates for blind spots.
+
+# %% [markdown]
+# ### Exercise 12 · `composition_score` (optional)
+# *Difficulty ●●○○○ · 8 minutes*
+#
+# **Why:** a quick screening of all pairs of heads, before any of the detailed work above.
+#
+# For two matrices applied one after the other, $A$ then $B$ (acting on row vectors from the left: $x \to xA \to xAB$), return
+# $\lVert AB\rVert / (\lVert A\rVert\,\lVert B\rVert)$ with Frobenius norms, as a number.
+
+
+# %% nbgrader={"grade": false, "grade_id": "composition_score", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def composition_score(A: Float[Tensor, "d_in d_mid"], B: Float[Tensor, "d_mid d_out"]) -> float:
+    """How much of what A writes, B reads: |AB| / (|A| |B|), between 0 and 1."""
+    ### BEGIN SOLUTION
+    return ((A @ B).norm() / (A.norm() * B.norm())).item()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_composition_score", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.composition_score(composition_score)
+
+# %%
+score = checks.composition_score.working(composition_score)
+W_OV = model.W_V @ model.W_O  # (layer, head, d_model, d_model)
+W_QK = model.W_Q @ model.W_K.transpose(-1, -2)
+reads = {"Q": W_QK[1], "K": W_QK[1].transpose(-1, -2), "V": W_OV[1]}
+pairs = [(early, late) for early in range(model.cfg.n_heads) for late in range(model.cfg.n_heads)]
+scores = {kind: [score(W_OV[0, early], W[late]) for early, late in pairs] for kind, W in reads.items()}
+baseline = circuits.random_composition_scores(model.cfg.d_model, model.cfg.d_head, n=300, seed=0)
+print(f"random matrices of this shape: mean {baseline.mean():.3f}, standard deviation {baseline.std():.3f}")
+ours, library = torch.tensor(scores["K"]).view(2, 2), model.all_composition_scores("K")[0, :, 1]
+print(f"largest difference from TransformerLens's own K scores: {(ours - library).abs().max():.4f}")
+plotting.bar(
+    [f"0.{early} → 1.{late}" for early, late in pairs],
+    scores,
+    title="Composition scores of layer 0 with layer 1",
+    x="pair of heads",
+    y="|AB| / (|A| |B|)",
+    reference_lines={"random: mean + 2 standard deviations": (baseline.mean() + 2 * baseline.std()).item()},
+).show()
+
+# %% [markdown]
+# A score says that a head *could* read what another writes, if anything is written there. Compare the highest bars with the
+# swaps of exercise 9: a high Q score goes with no effect of the queries at all. Scores are for screening; interventions
+# decide.
+
+# %% [markdown]
+# ### Exercise 15 · `verdict_by_position` (optional)
+# *Difficulty ●●●○○ · 10 minutes*
+#
+# **Why:** the composed circuit above used position embeddings alone. On real sequences the matching head moves whole
+# values. What is each of these values worth as a vote?
+#
+# For each sequence and each of the twenty values (positions 1 to 20), take the matching head's value vector `v` at that
+# position, move it through its own $W_O$ and the reading head's $W_{OV}$, and return its product with
+# $W_U[:, 1] - W_U[:, 0]$. Without LayerNorm scales, as in the write-up, whose published figures this reproduces (with the
+# sign turned round: it measures towards "no palindrome").
+#
+# <details><summary>Hint</summary>
+#
+# `cache["v", layer]` has shape (sequence, position, head, d_head).
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "verdict_by_position", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def verdict_by_position(
+    model, matcher: tuple[int, int], reader: tuple[int, int], tokens: Int[Tensor, "sequence position"]
+) -> Float[Tensor, "sequence value_position"]:
+    """What the matching head's value at each position adds to the logit difference through the reading head."""
+    ### BEGIN SOLUTION
+    layer, index = matcher
+    _, cache = model.run_with_cache(tokens)
+    written = cache["v", layer][:, 1:-1, index] @ model.W_O[layer, index]
+    layer, index = reader
+    return written @ model.W_V[layer, index] @ model.W_O[layer, index] @ (model.W_U[:, 1] - model.W_U[:, 0])
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_verdict_by_position", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.verdict_by_position(verdict_by_position)
+
+# %%
+votes = checks.verdict_by_position.working(verdict_by_position)(model, MATCHER, READER, data.tokens[:100])
+where = torch.arange(1, task.LENGTH + 1)
+plotting.scatter(
+    {
+        "100 sequences": (where.repeat(100, 1).flatten(), votes.flatten()),
+        "one of them": (where, votes[0]),
+    },
+    title="What each value of the matching head is worth as a vote",
+    x="position",
+    y="towards “palindrome” (logits × scales)",
+).show()
+print(f"standard deviation over sequences, mean over positions: {votes.std(0).mean():.3f}")
+print(f"standard deviation over positions of the mean:          {votes.mean(0).std():.3f}")
+
+# %% [markdown]
+# Compare the two printed numbers. If positions differ much more than sequences do, the vote is a property of the *place*,
+# not of the value that stands there: the matching head's value says "first half" or "second half", and its **attention**,
+# not its value, depends on whether partners agree.
+
+# %% [markdown]
+# ### What each input of each head is worth (optional)
+#
+# Ablation is blunter than a swap, but it covers everything at once. Each input of each head (q, k, v) and its output (z) is
+# replaced by its mean over sequences, or by zeros, and we see what it costs.
+
+# %% [markdown]
+# ### Exercise 16 · `ablation_costs` (optional)
+# *Difficulty ●●○○○ · 10 minutes*
+#
+# **Why:** the table from which the write-up concludes which heads matter, and through what.
+#
+# `labels` are 1 for palindromes, 0 for others. Return, for each layer and head, by how many **nats** the mean cross-entropy at
+# `END` rises when `activation` (`"q"`, `"k"`, `"v"` or `"z"`) of that head alone is ablated in the way `how` (`"mean"` or
+# `"zero"`). `hooks.ablate` is a `with` block: `with ablate(model, [(layer, head)], activation=activation, how=how):`.
+#
+# <details><summary>Hint</summary>
+#
+# `torch.nn.functional.cross_entropy(logits_at_end, labels)` is in nats and takes the mean over sequences.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "ablation_costs", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def ablation_costs(
+    model, tokens: Int[Tensor, "sequence position"], labels: Int[Tensor, " sequence"], activation: str, how: str
+) -> Float[Tensor, "layer head"]:
+    """Nats that ablating one activation of each head, one head at a time, adds to the loss at END."""
+    ### BEGIN SOLUTION
+    def loss():
+        return torch.nn.functional.cross_entropy(model(tokens)[:, -1], labels)
+
+    costs = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
+    before = loss()
+    for layer in range(model.cfg.n_layers):
+        for head in range(model.cfg.n_heads):
+            with ablate(model, [(layer, head)], activation=activation, how=how):
+                costs[layer, head] = loss() - before
+    return costs
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "check_ablation_costs", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.ablation_costs(ablation_costs)
+
+# %%
+costs_of = checks.ablation_costs.working(ablation_costs)
+labels_1_or_0 = data.labels.long()
+head_names = [f"{layer}.{head}" for layer, head in HEADS]
+costs = {
+    how: torch.stack([costs_of(model, data.tokens, labels_1_or_0, activation, how).flatten() for activation in "qkvz"])
+    for how in ("mean", "zero")
+}
+plotting.heatmap_facets(
+    {f"{how} ablation": table for how, table in costs.items()},
+    title="What it costs to ablate one activation of one head",
+    x="head",
+    y="activation",
+    unit="nats",
+    x_labels=head_names,
+    y_labels=list("qkvz"),
+    text=True,
+).show()
+
+# %%
+def cost_of_head(head, how):
+    with ablate(model, [head], how=how):
+        return task.loss(model(data.tokens), data).item()
+
+
+unharmed = task.loss(model(data.tokens), data).item()
+ways = {how: [cost_of_head(head, how) - unharmed for head in HEADS] for how in ("zero", "mean", "resample", "noise")}
+plotting.bar(
+    head_names,
+    ways,
+    title="Four ways to ablate a head's output z",
+    x="head",
+    y="loss added (nats)",
+).show()
+
+# %% [markdown]
+# The four ways disagree about some heads. A head that costs much under zeros and little under its mean matters as a
+# *constant*: the rest of the model is built around its average output, which does not depend on the sequence. Standard
+# normal noise has nothing to do with the size of the activation, so its bar says little; resampling is the fairest of the
+# four, and the mean comes close to it.
+
+# %% [markdown]
+# ### Exercise 17 · `stale_label` (optional: find the bug)
+# *Difficulty ●●○○○ · 4 minutes*
+#
+# A notebook first loops over all heads, with the loop variables `layer` and `head`. In a later cell it zero-ablates the
+# queries of one head:
+#
+# ```python
+# layer_to_ablate, head_to_ablate = 1, 0
+#
+# def zero_queries(q, hook):
+#     if hook.layer() == layer_to_ablate:
+#         q[:, :, head_to_ablate] = 0
+#     return q
+#
+# loss = loss_with_hook("q", layer_to_ablate, zero_queries) - loss_before
+# print(f"zero-ablating q in head {layer}.{head}: {loss:.3f}")
+# ```
+#
+# It prints `zero-ablating q in head 0.0: 2.491`. Whose queries were ablated?
+#
+# - **a** head 0.0's, as the line says
+# - **b** head 1.0's
+# - **c** nobody's: the hook does not match
+# - **d** those of all heads of layer 1
+
+# %% nbgrader={"grade": false, "grade_id": "stale_label", "locked": false, "schema_version": 3, "solution": true, "task": false}
+### BEGIN SOLUTION
+stale_label = "b"
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "check_stale_label", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.stale_label(stale_label)

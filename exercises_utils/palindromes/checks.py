@@ -503,3 +503,661 @@ matching_head = CHECKS.add(
         reference=_best_matching_head,
     )
 )
+
+
+def _position_circuit(model: Any, head: tuple[int, int], scale: float) -> Float[Tensor, "query key"]:
+    layer, index = head
+    W_QK = FactoredMatrix(model.W_Q[layer, index], model.W_K[layer, index].T)
+    return (model.W_pos @ W_QK @ model.W_pos.T).AB / (scale * scale * model.cfg.d_head**0.5)
+
+
+def _position_circuit_cases() -> list[Case]:
+    cases = []
+    for name, head, scale in (
+        (LESSON, (0, 0), 1.4),
+        ("a random model with 3 layers and 3 heads", (0, 2), 0.6),
+        ("a random model with 1 layer and 4 heads", (0, 3), 1.7),
+    ):
+        fresh = _MODELS[name]
+        model = fresh.get()
+        right, root = _position_circuit(model, head, scale), model.cfg.d_head**0.5
+        cases.append(
+            Case(
+                f"{name}, head {head[0]}.{head[1]}",
+                (fresh, head, scale),
+                right,
+                axes=("query position", "key position"),
+                mistakes={
+                    "The scores are not divided by sqrt(d_head).": right * root,
+                    "The scale is used once; it divides the query and the key, so the scores by its square.": right * scale,
+                    "The LayerNorm scale is forgotten: divide both sides by it.": right * scale**2,
+                    "Rows and columns are swapped: the query's position is the row.": right.T,
+                    "A softmax has been taken; return the scores of the whole square.": right.softmax(-1),
+                    "A softmax has been taken; return the scores of the whole square, before mask and softmax.": (
+                        circuits.causal(right).softmax(-1)
+                    ),
+                    "The causal mask is in it; return the whole square.": circuits.causal(right),
+                    "START and END are left out; return all positions, the first and the last included.": right[1:-1, 1:-1],
+                    "This is the circuit of the values: put W_pos on both sides, not W_E.": _token_circuit(model, head, scale),
+                },
+            )
+        )
+    return cases
+
+
+position_circuit = CHECKS.add(
+    Check(
+        "position_circuit",
+        "The λ of the positions",
+        core=False,
+        cases=_position_circuit_cases,
+        reference=_position_circuit,
+    )
+)
+
+
+def _attention_without_positions(
+    model: Any, head: tuple[int, int], tokens: Tensor, *, masked: bool = True, normalised: bool = True
+) -> Float[Tensor, "query key"]:
+    layer, index = head
+    x = model.W_E[tokens]
+    if normalised:
+        x = x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    queries = x @ model.W_Q[layer, index] + model.b_Q[layer, index]
+    keys = x @ model.W_K[layer, index] + model.b_K[layer, index]
+    scores = queries @ keys.T / model.cfg.d_head**0.5
+    return (circuits.causal(scores) if masked else scores).softmax(-1)
+
+
+def _attention_without_positions_cases() -> list[Case]:
+    cases = []
+    for name, head in (
+        (LESSON, (0, 0)),
+        (LESSON, (0, 1)),
+        ("a random model with 3 layers and 3 heads", (0, 2)),
+        ("a random model with 1 layer and 4 heads", (0, 1)),
+    ):
+        fresh = _MODELS[name]
+        model = fresh.get()
+        layer, index = head
+        tokens = (
+            torch.tensor([31, *[4, 9, 4, 30] * 5, 32]) if name == LESSON else _tokens(model, 1, seed=9 + index)[0]
+        )
+        _, cache = model.run_with_cache(tokens[None])
+        right = _attention_without_positions(model, head, tokens)
+        x = model.W_E[tokens] / cache["scale", 0, "ln1"][0]
+        unbiased = x @ model.W_Q[layer, index] @ model.W_K[layer, index].T @ x.T / model.cfg.d_head**0.5
+        short = model.W_E[tokens] / (model.W_E[tokens].pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+        no_bias = short @ model.W_Q[layer, index] @ model.W_K[layer, index].T @ short.T / model.cfg.d_head**0.5
+        cases.append(
+            Case(
+                f"{name}, head {layer}.{index}",
+                (fresh, head, tokens),
+                right,
+                axes=("query", "key"),
+                mistakes={
+                    "The positions are still in it: this is the model's own pattern.": cache["pattern", layer][0, index],
+                    "The causal mask is missing: a query attends to nothing that comes after it.": _attention_without_positions(
+                        model, head, tokens, masked=False
+                    ),
+                    "The LayerNorm is missing: normalise the embeddings, which are now all there is.": (
+                        _attention_without_positions(model, head, tokens, normalised=False)
+                    ),
+                    "The scale is that of the full residual stream; without positions the vector is shorter, so LayerNorm "
+                    "divides by less.": circuits.causal(unbiased).softmax(-1),
+                    "The biases b_Q and b_K are missing.": circuits.causal(no_bias).softmax(-1),
+                    "The softmax runs over the queries; it runs over the keys, the last axis.": _wrong_axis(
+                        model, head, tokens
+                    ),
+                    "This is the position circuit's half: the token embeddings are gone instead.": _tokens_gone(
+                        model, head, tokens
+                    ),
+                },
+            )
+        )
+    return cases
+
+
+def _wrong_axis(model: Any, head: tuple[int, int], tokens: Tensor) -> Tensor:
+    with model.hooks(fwd_hooks=[("hook_pos_embed", lambda activation, hook: torch.zeros_like(activation))]):
+        (scores,) = _at_end(model, tokens[None], get_act_name("attn_scores", head[0]))
+    return scores[0, head[1]].softmax(0)
+
+
+def _tokens_gone(model: Any, head: tuple[int, int], tokens: Tensor) -> Tensor:
+    with model.hooks(fwd_hooks=[("hook_embed", lambda activation, hook: torch.zeros_like(activation))]):
+        (pattern,) = _at_end(model, tokens[None], get_act_name("pattern", head[0]))
+    return pattern[0, head[1]]
+
+
+attention_without_positions = CHECKS.add(
+    Check(
+        "attention_without_positions",
+        "What positions add",
+        core=False,
+        cases=_attention_without_positions_cases,
+        reference=_attention_without_positions,
+    )
+)
+
+
+# ── 5 · is that the message ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _swap_pattern(
+    model: Any, head: tuple[int, int], intact: Tensor, broken: Tensor, position: int
+) -> Float[Tensor, " sequence"]:
+    """By the head's output: the row of attention of the broken run times the values of the intact one, put into z."""
+    layer, index = head
+    (pattern,) = _at_end(model, broken, get_act_name("pattern", layer))
+    (values,) = _at_end(model, intact, get_act_name("v", layer))
+
+    def put(z: Tensor, hook: Any) -> Tensor:
+        z = z.clone()
+        z[:, position, index] = torch.einsum("sk,skd->sd", pattern[:, index, position], values[:, :, index])
+        return z
+
+    with model.hooks(fwd_hooks=[(get_act_name("z", layer), put)]):
+        return _logit_diff(model, intact)
+
+
+def _with_patches(model: Any, tokens: Tensor, *patches: tuple[Any, ...]) -> Tensor:
+    """Logit differences with patches (activation, layer, value, heads, positions)."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        for activation, layer, value, heads, positions in patches:
+            stack.enter_context(hooks.patch(model, activation, layer, value, heads=heads, positions=positions))
+        return _logit_diff(model, tokens)
+
+
+def _pair_of_runs(name: str, seed: int, position: int) -> tuple[Any, Tensor, Tensor]:
+    """A model, sequences, and the same sequences with one value changed."""
+    model = _MODELS[name].get()
+    if name == LESSON:
+        intact = palindromes(24, seed)
+        return model, intact, task.change_value(intact, position, seed)
+    intact = _tokens(model, 6, seed)
+    broken = intact.clone()
+    broken[:, position] = (broken[:, position] + 1 + torch.arange(6) % 3) % model.cfg.d_vocab
+    return model, intact, broken
+
+
+def _swap_pattern_cases() -> list[Case]:
+    cases = []
+    best = _best_matching_head()
+    position = _noticed()[0]
+    for name, head, place in (
+        (LESSON, best, position),
+        ("a random model with 3 layers and 3 heads", (1, 2), 7),
+        ("a random model with 2 layers and 3 heads", (0, 1), 5),
+    ):
+        model, intact, broken = _pair_of_runs(name, 11, place)
+        layer, index = head
+        broken_pattern, broken_z = _at_end(model, broken, get_act_name("pattern", layer), get_act_name("z", layer))
+        (intact_pattern,) = _at_end(model, intact, get_act_name("pattern", layer))
+        column = intact_pattern.clone()
+        column[:, index, :, place] = broken_pattern[:, index, :, place]
+        logits = model(intact)
+        cases.append(
+            Case(
+                f"{name}, head {layer}.{index}, position {place}",
+                (_MODELS[name], head, intact, broken, place),
+                _swap_pattern(model, head, intact, broken, place),
+                axes=("sequence",),
+                mistakes={
+                    "Nothing was swapped: these are the logit differences of the intact sequences. Does the forward pass "
+                    "stand inside the `with` block, and does the pattern come from `broken`?": _logit_diff(model, intact),
+                    "These are the logit differences of the broken sequences; run `intact` inside the block.": _logit_diff(
+                        model, broken
+                    ),
+                    "The two runs are exchanged: the intact run's attention was put into the broken one.": _with_patches(
+                        model, broken, ("pattern", layer, intact_pattern, [index], [place])
+                    ),
+                    "All rows of the head's pattern were swapped; swap only the row of query `position` "
+                    "(`positions=[position]`).": _with_patches(
+                        model, intact, ("pattern", layer, broken_pattern, [index], None)
+                    ),
+                    "All heads of the layer were swapped; swap only `head` (`heads=[index]`).": _with_patches(
+                        model, intact, ("pattern", layer, broken_pattern, None, [place])
+                    ),
+                    "The column was swapped: who attends *to* the position. Swap the row, where the position itself "
+                    "attends.": _with_patches(model, intact, ("pattern", layer, column, [index], None)),
+                    "The head's output `z` was swapped, which takes the broken run's values along; swap the pattern "
+                    "only.": _with_patches(model, intact, ("z", layer, broken_z, [index], [place])),
+                    "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": -_swap_pattern(
+                        model, head, intact, broken, place
+                    ),
+                    "These are both logits; return their difference, one number for each sequence.": logits[:, -1],
+                },
+            )
+        )
+    return cases
+
+
+swap_pattern = CHECKS.add(
+    Check(
+        "swap_pattern",
+        "One row of attention, swapped",
+        core=True,
+        cases=_swap_pattern_cases,
+        reference=_swap_pattern,
+    )
+)
+
+
+def _swap_inputs(
+    model: Any, layer: int, inputs: Sequence[str], intact: Tensor, broken: Tensor, position: int
+) -> Float[Tensor, " sequence"]:
+    """By hand-written hooks, one for each input."""
+    end = intact.shape[1] - 1
+    fwd_hooks: list[tuple[str, Callable[..., Tensor]]] = []
+    for name in inputs:
+        place = end if name == "q" else position
+        (source,) = _at_end(model, broken, get_act_name(name, layer))
+
+        def put(activation: Tensor, hook: Any, source: Tensor = source, place: int = place) -> Tensor:
+            activation[:, place] = source[:, place]
+            return activation
+
+        fwd_hooks.append((get_act_name(name, layer), put))
+    with model.hooks(fwd_hooks=fwd_hooks):
+        return _logit_diff(model, intact)
+
+
+def _swap_inputs_cases() -> list[Case]:
+    cases = []
+    noticed = _noticed()[0]
+    for name, layer, inputs, place in (
+        (LESSON, 1, ("k", "v"), noticed),
+        (LESSON, 1, ("v",), noticed),
+        ("a random model with 3 layers and 3 heads", 2, ("q", "k"), 7),
+        ("a random model with 2 layers and 3 heads", 1, ("q",), 5),
+        ("a random model with 2 layers and 3 heads", 1, ("k", "q", "v"), 4),
+    ):
+        model, intact, broken = _pair_of_runs(name, 12, place)
+        end = intact.shape[1] - 1
+        source = {n: _at_end(model, broken, get_act_name(n, layer))[0] for n in "qkv"}
+
+        def patched(
+            place_of: Callable[[str], list[int] | None],
+            heads: list[int] | None = None,
+            model: Any = model,
+            intact: Tensor = intact,
+            layer: int = layer,
+            inputs: tuple[str, ...] = inputs,
+            source: dict[str, Tensor] = source,
+        ) -> Tensor:
+            return _with_patches(model, intact, *[(n, layer, source[n], heads, place_of(n)) for n in inputs])
+
+        right = _swap_inputs(model, layer, inputs, intact, broken, place)
+        cases.append(
+            Case(
+                f"{name}, layer {layer}, {' and '.join(inputs)}",
+                (_MODELS[name], layer, inputs, intact, broken, place),
+                right,
+                axes=("sequence",),
+                mistakes={
+                    "Nothing was swapped: these are the logit differences of the intact sequences.": _logit_diff(
+                        model, intact
+                    ),
+                    "Queries were taken at `position`; END asks, so take them at END (keys and values at `position`).": patched(
+                        lambda n, place=place: [place]
+                    ),
+                    "Keys and values were taken at END; the message stands at `position` (only queries at END).": patched(
+                        lambda n, end=end: [end]
+                    ),
+                    "All positions were swapped; take queries at END, keys and values at `position`.": patched(
+                        lambda n: None
+                    ),
+                    "Only one head was swapped; swap all heads of the layer.": patched(
+                        lambda n, end=end, place=place: [end if n == "q" else place], heads=[0]
+                    ),
+                    "Only the first of the `inputs` was swapped; swap them all, in the same run.": _swap_inputs(
+                        model, layer, inputs[:1], intact, broken, place
+                    ),
+                    "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": -right,
+                    "These are the logit differences of the broken sequences; run `intact` inside the blocks.": _logit_diff(
+                        model, broken
+                    ),
+                },
+            )
+        )
+    return cases
+
+
+swap_inputs = CHECKS.add(
+    Check(
+        "swap_inputs",
+        "Through queries, keys or values?",
+        core=False,
+        cases=_swap_inputs_cases,
+        reference=_swap_inputs,
+    )
+)
+
+
+def _composed_key_scores(
+    model: Any, matcher: tuple[int, int], reader: tuple[int, int], query: Tensor
+) -> Float[Tensor, " position"]:
+    """From the query back to the positions, one factor after the other."""
+    (l0, h0), (l1, h1) = matcher, reader
+    asked = model.W_K[l1, h1] @ query / model.cfg.d_head**0.5
+    return model.W_pos @ (model.W_V[l0, h0] @ (model.W_O[l0, h0] @ asked))
+
+
+def _composed_verdict(model: Any, matcher: tuple[int, int], reader: tuple[int, int]) -> Float[Tensor, " position"]:
+    (l0, h0), (l1, h1) = matcher, reader
+    asked = model.W_V[l1, h1] @ (model.W_O[l1, h1] @ _direction(model))
+    return model.W_pos @ (model.W_V[l0, h0] @ (model.W_O[l0, h0] @ asked))
+
+
+_COMPOSED = (
+    (LESSON, (0, 0), (1, 1)),
+    (LESSON, (0, 1), (1, 0)),
+    ("a random model with 3 layers and 3 heads", (0, 2), (2, 1)),
+    ("a random model with 2 layers and 3 heads", (0, 1), (1, 2)),
+)
+
+
+def _composed_key_scores_cases() -> list[Case]:
+    cases = []
+    for i, (name, matcher, reader) in enumerate(_COMPOSED):
+        model = _MODELS[name].get()
+        query = torch.randn(model.cfg.d_head, generator=torch.Generator().manual_seed(i))
+        right, root = _composed_key_scores(model, matcher, reader, query), model.cfg.d_head**0.5
+        direct = model.W_pos @ model.W_K[reader] @ query / root
+        swapped_heads = model.W_pos @ model.W_V[reader] @ model.W_O[reader] @ model.W_K[matcher] @ query / root
+        as_query = model.W_pos @ model.W_V[matcher] @ model.W_O[matcher] @ model.W_Q[reader] @ query / root
+        through_v = model.W_pos @ model.W_V[matcher] @ model.W_O[matcher] @ model.W_V[reader] @ query / root
+        tokens = model.W_E @ model.W_V[matcher] @ model.W_O[matcher] @ model.W_K[reader] @ query / root
+        cases.append(
+            Case(
+                f"{name}, heads {matcher[0]}.{matcher[1]} and {reader[0]}.{reader[1]}",
+                (_MODELS[name], matcher, reader, query),
+                right,
+                axes=("position",),
+                mistakes={
+                    "The score is not divided by sqrt(d_head).": right * root,
+                    "The matching head is missing: this is the position embedding read directly.": direct,
+                    "The two heads are exchanged: the matching head moves, the reading head's W_K reads.": swapped_heads,
+                    "This goes through the reading head's W_Q; keys are made with W_K.": as_query,
+                    "This goes through the reading head's W_V; keys are made with W_K.": through_v,
+                    "These are the token embeddings; use W_pos.": tokens,
+                    "START and END are left out; return all positions.": right[1:-1],
+                    "A softmax has been taken; return the scores.": right.softmax(0),
+                },
+            )
+        )
+    return cases
+
+
+def _composed_verdict_cases() -> list[Case]:
+    cases = []
+    for name, matcher, reader in _COMPOSED:
+        model = _MODELS[name].get()
+        right = _composed_verdict(model, matcher, reader)
+        moved = circuits.ov_output(model, matcher, model.W_pos)
+        cases.append(
+            Case(
+                f"{name}, heads {matcher[0]}.{matcher[1]} and {reader[0]}.{reader[1]}",
+                (_MODELS[name], matcher, reader),
+                right,
+                axes=("position",),
+                mistakes={
+                    "The sign is turned round: towards palindrome is W_U[:, 1] - W_U[:, 0].": -right,
+                    "The matching head is missing: only the reading head moves the embedding.": circuits.ov_output(
+                        model, reader, model.W_pos
+                    )
+                    @ _direction(model),
+                    "The reading head is missing: this is what the matching head writes, read directly.": moved
+                    @ _direction(model),
+                    "The two heads are in the wrong order: the matching head moves first.": circuits.ov_output(
+                        model, matcher, circuits.ov_output(model, reader, model.W_pos)
+                    )
+                    @ _direction(model),
+                    "These are the token embeddings; use W_pos.": circuits.ov_output(
+                        model, reader, circuits.ov_output(model, matcher, model.W_E)
+                    )
+                    @ _direction(model),
+                    "This is the logit of palindrome alone; subtract W_U[:, 0].": circuits.ov_output(model, reader, moved)
+                    @ model.W_U[:, 1],
+                    "START and END are left out; return all positions.": right[1:-1],
+                },
+            )
+        )
+    return cases
+
+
+composed_key_scores = CHECKS.add(
+    Check(
+        "composed_key_scores",
+        "K-composition by position",
+        core=False,
+        cases=_composed_key_scores_cases,
+        reference=_composed_key_scores,
+    )
+)
+composed_verdict = CHECKS.add(
+    Check(
+        "composed_verdict",
+        "V-composition by position",
+        core=False,
+        cases=_composed_verdict_cases,
+        reference=_composed_verdict,
+    )
+)
+
+
+def _composition_score(A: Tensor, B: Tensor) -> float:
+    """By singular values: the Frobenius norm is the root of the sum of their squares."""
+
+    def norm(matrix: Tensor) -> Tensor:
+        return torch.linalg.svdvals(matrix).pow(2).sum().sqrt()
+
+    return (norm(A @ B) / (norm(A) * norm(B))).item()
+
+
+def _composition_score_cases() -> list[Case]:
+    cases = []
+    for seed, (d_in, d_mid, d_out) in enumerate(((6, 6, 6), (5, 8, 3), (12, 4, 9))):
+        generator = torch.Generator().manual_seed(seed)
+        A = torch.randn(d_in, d_mid, generator=generator)
+        B = torch.randn(d_mid, d_out, generator=generator)
+        mistakes = {
+            "These are spectral norms (the largest singular value); use Frobenius norms.": (
+                torch.linalg.matrix_norm(A @ B, 2) / (torch.linalg.matrix_norm(A, 2) * torch.linalg.matrix_norm(B, 2))
+            ).item(),
+            "The square root is missing: these are squared norms.": _composition_score(A, B) ** 2,
+            "Divide by both norms, of A and of B.": ((A @ B).norm() / A.norm()).item(),
+            "Divide by the product of the norms, not by their sum.": ((A @ B).norm() / (A.norm() + B.norm())).item(),
+            "This is the norm of the product; divide it by the norms of A and of B.": (A @ B).norm().item(),
+        }
+        if d_in == d_out:
+            mistakes["The order is turned round: A comes first, A @ B."] = _composition_score(B, A)
+            mistakes["B is transposed; A @ B is what reaches the second head."] = _composition_score(A, B.T)
+        cases.append(
+            Case(f"matrices {d_in}×{d_mid} and {d_mid}×{d_out}", (A, B), _composition_score(A, B), mistakes=mistakes)
+        )
+    return cases
+
+
+composition_score = CHECKS.add(
+    Check(
+        "composition_score",
+        "Composition score",
+        core=False,
+        cases=_composition_score_cases,
+        reference=_composition_score,
+    )
+)
+
+
+def _verdict_by_position(
+    model: Any, matcher: tuple[int, int], reader: tuple[int, int], tokens: Tensor
+) -> Float[Tensor, "sequence value_position"]:
+    """By linearity, one position and sequence at a time, from the direction back to the value."""
+    (l0, h0), (l1, h1) = matcher, reader
+    asked = model.W_O[l0, h0] @ (model.W_V[l1, h1] @ (model.W_O[l1, h1] @ _direction(model)))
+    (values,) = _at_end(model, tokens, get_act_name("v", l0))
+    last = tokens.shape[1] - 1
+    return torch.stack([values[:, position, h0] @ asked for position in range(1, last)], dim=1)
+
+
+def _verdict_by_position_cases() -> list[Case]:
+    cases = []
+    for name, matcher, reader in _COMPOSED:
+        model = _MODELS[name].get()
+        tokens = palindromes(16, 13) if name == LESSON else _tokens(model, 5, seed=13)
+        right = _verdict_by_position(model, matcher, reader, tokens)
+        (l0, h0), (l1, h1) = matcher, reader
+        v, z, other = (
+            _at_end(model, tokens, get_act_name(n, l))[0] for n, l in (("v", l0), ("z", l0), ("v", l1))
+        )
+        asked = model.W_V[l1, h1] @ (model.W_O[l1, h1] @ _direction(model))
+        every = v[:, :, h0] @ model.W_O[l0, h0] @ asked
+        cases.append(
+            Case(
+                f"{name}, heads {l0}.{h0} and {l1}.{h1}",
+                (_MODELS[name], matcher, reader, tokens),
+                right,
+                axes=("sequence", "position"),
+                mistakes={
+                    "START and END are in it; return the values' positions only.": every,
+                    "Off by one: leave out START (position 0) and END (the last).": every[:, :-2],
+                    "The sign is turned round: towards palindrome is W_U[:, 1] - W_U[:, 0].": -right,
+                    "This is the head's output `z`, already averaged by its attention; take the value `v` of each "
+                    "position.": (z[:, :, h0] @ model.W_O[l0, h0] @ asked)[:, 1:-1],
+                    "These are the reading head's values; start from the matching head's.": (
+                        other[:, 1:-1, h1] @ model.W_O[l1, h1] @ _direction(model)
+                    ),
+                    "The reading head is missing: this is the direct effect of what the matching head writes.": (
+                        v[:, 1:-1, h0] @ model.W_O[l0, h0] @ _direction(model)
+                    ),
+                    "This is the mean over sequences; return a row for each.": right.mean(0),
+                },
+            )
+        )
+    return cases
+
+
+verdict_by_position = CHECKS.add(
+    Check(
+        "verdict_by_position",
+        "What each value is worth as a vote",
+        core=False,
+        cases=_verdict_by_position_cases,
+        reference=_verdict_by_position,
+    )
+)
+
+
+def _ablation_costs(
+    model: Any, tokens: Tensor, labels: Tensor, activation: str, how: str
+) -> Float[Tensor, "layer head"]:
+    """With in-place hooks of its own."""
+
+    def loss() -> Tensor:
+        log_probs = model(tokens)[:, -1].log_softmax(-1)
+        return -log_probs[torch.arange(len(tokens)), labels].mean()
+
+    before = loss()
+    costs = []
+    for layer in range(model.cfg.n_layers):
+        for head in range(model.cfg.n_heads):
+
+            def put(value: Tensor, hook: Any, head: int = head) -> Tensor:
+                value[:, :, head] = 0.0 if how == "zero" else value[:, :, head].mean(0)
+                return value
+
+            with model.hooks(fwd_hooks=[(get_act_name(activation, layer), put)]):
+                costs.append(loss() - before)
+    return torch.stack(costs).view(model.cfg.n_layers, model.cfg.n_heads)
+
+
+def _ablation_costs_cases() -> list[Case]:
+    cases = []
+    for name, activation, how in (
+        (LESSON, "q", "mean"),
+        (LESSON, "z", "zero"),
+        ("a random model with 3 layers and 3 heads", "v", "mean"),
+        ("a random model with 1 layer and 4 heads", "k", "zero"),
+    ):
+        model = _MODELS[name].get()
+        if name == LESSON:
+            data = task.make_data(64, seed=14)
+            tokens, labels = data.tokens, data.labels.long()
+        else:
+            tokens = _tokens(model, 8, seed=14)
+            labels = torch.arange(8) % 3 % 2
+        right = _ablation_costs(model, tokens, labels, activation, how)
+        before = F.cross_entropy(model(tokens)[:, -1], labels)
+        n_layers, n_heads = right.shape
+        mistakes = {
+            "These are the losses after ablation; subtract the loss before it.": right + before,
+            "The sign is turned round: the loss after ablation minus the loss before it.": -right,
+            "Everything is log(2) times too large: bits, not nats.": right / torch.tensor(2.0).log(),
+            "Mean and zero are exchanged.": _ablation_costs(
+                model, tokens, labels, activation, "zero" if how == "mean" else "mean"
+            ),
+            **{
+                f"This is always {one} ablation; pass the argument `how` on.": _ablation_costs(
+                    model, tokens, labels, activation, one
+                )
+                for one in ("mean", "zero")
+            },
+            **{
+                f"This is always the ablation of `{one}`; pass the argument `activation` on.": _ablation_costs(
+                    model, tokens, labels, one, how
+                )
+                for one in "qkvz"
+            },
+            "The loss is summed over sequences; take the mean.": right * len(tokens),
+        }
+        if n_layers == n_heads:
+            mistakes["Rows and columns are swapped: layers are the rows."] = right.T
+        cases.append(
+            Case(
+                f"{name}, {how} ablation of {activation}",
+                (_MODELS[name], tokens, labels, activation, how),
+                right,
+                axes=("layer", "head"),
+                mistakes=mistakes,
+                atol=2e-5,
+            )
+        )
+    return cases
+
+
+ablation_costs = CHECKS.add(
+    Check(
+        "ablation_costs",
+        "What each activation of each head is worth",
+        core=False,
+        cases=_ablation_costs_cases,
+        reference=_ablation_costs,
+    )
+)
+
+
+stale_label = CHECKS.add(
+    Question(
+        "stale_label",
+        "Find the bug: whose queries?",
+        core=False,
+        options={
+            "a": (
+                "head 0.0's, as the line says",
+                "the line prints `layer` and `head`; the hook uses `layer_to_ablate` and `head_to_ablate`.",
+            ),
+            "b": (
+                "head 1.0's",
+                "the hook acts on head 1.0, the line prints loop variables left over from another cell. In the write-up, "
+                "this mislabels a result of the reading head as one of the matching head.",
+            ),
+            "c": ("nobody's", "2.491 nats came from somewhere: the hook is called for the queries of layer 1."),
+            "d": ("those of all heads of layer 1", "the third index picks one head, `head_to_ablate`."),
+        },
+        answer="b",
+    )
+)

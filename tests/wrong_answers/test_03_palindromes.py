@@ -1,0 +1,869 @@
+"""Lesson 03: the wrong answers that people give, the message each must get, and other right answers."""
+
+import einops
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformer_lens.utilities import get_act_name
+
+from exercises_utils import circuits
+from exercises_utils.hooks import ablate, patch
+from exercises_utils.palindromes import checks
+from tests.wrong_answers.harness import Answers, missing, proofs
+
+
+def diff(logits):
+    return logits[:, -1, 1] - logits[:, -1, 0]
+
+
+# ── logit_diff ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sign_turned_round(model, tokens):
+    return -diff(model(tokens))
+
+
+def last_value(model, tokens):
+    logits = model(tokens)[:, -2]
+    return logits[:, 1] - logits[:, 0]
+
+
+def at_start(model, tokens):
+    logits = model(tokens)[:, 0]
+    return logits[:, 1] - logits[:, 0]
+
+
+def all_positions(model, tokens):
+    logits = model(tokens)
+    return logits[..., 1] - logits[..., 0]
+
+
+def mean_over_positions(model, tokens):
+    return all_positions(model, tokens).mean(1)
+
+
+def probabilities(model, tokens):
+    p = model(tokens)[:, -1].softmax(-1)
+    return p[:, 1] - p[:, 0]
+
+
+def one_logit(model, tokens):
+    return model(tokens)[:, -1, 1]
+
+
+def mean_over_sequences(model, tokens):
+    return diff(model(tokens)).mean()
+
+
+def both_logits(model, tokens):
+    return model(tokens)[:, -1]
+
+
+def log_probabilities(model, tokens):
+    log_probs = model(tokens)[:, -1].log_softmax(-1)
+    return log_probs[:, 1] - log_probs[:, 0]
+
+
+def by_einsum(model, tokens):
+    return torch.einsum("sv,v->s", model(tokens)[:, -1].double(), torch.tensor([-1.0, 1.0], dtype=torch.float64))
+
+
+def by_loop_in_numpy(model, tokens):
+    return np.array([float(row[-1][1] - row[-1][0]) for row in model(tokens)])
+
+
+# ── logit_attribution ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def attribution(model, tokens, *, scale="ln_final.hook_scale", position=-1, sign=1.0, bias=True, mean_scale=False):
+    _, cache = model.run_with_cache(tokens)
+    components, _ = circuits.residual_components(cache, position=position)
+    direction = sign * (model.W_U[:, 1] - model.W_U[:, 0])
+    divide_by = cache[scale][:, position] if scale else 1.0
+    if mean_scale:
+        divide_by = divide_by.mean()
+    rows = (components / divide_by) @ direction
+    if not bias:
+        return rows
+    return torch.cat([rows, sign * (model.b_U[1] - model.b_U[0]).expand(1, len(tokens))])
+
+
+def no_scale(model, tokens):
+    return attribution(model, tokens, scale=None)
+
+
+def mean_scale(model, tokens):
+    return attribution(model, tokens, mean_scale=True)
+
+
+def first_layers_scale(model, tokens):
+    return attribution(model, tokens, scale="blocks.0.ln1.hook_scale")
+
+
+def towards_non_palindrome(model, tokens):
+    return attribution(model, tokens, sign=-1.0)
+
+
+def without_bias_row(model, tokens):
+    return attribution(model, tokens, bias=False)
+
+
+def zero_bias_row(model, tokens):
+    rows = attribution(model, tokens, bias=False)
+    return torch.cat([rows, torch.zeros(1, len(tokens))])
+
+
+def wrong_position(model, tokens):
+    return attribution(model, tokens, position=-2)
+
+
+def one_column_of_W_U(model, tokens):
+    _, cache = model.run_with_cache(tokens)
+    components, _ = circuits.residual_components(cache)
+    rows = (components / cache["ln_final.hook_scale"][:, -1]) @ model.W_U[:, 1]
+    return torch.cat([rows, model.b_U[1].expand(1, len(tokens))])
+
+
+def averaged(model, tokens):
+    return attribution(model, tokens).mean(-1)
+
+
+def transposed_attribution(model, tokens):
+    return attribution(model, tokens).T
+
+
+def attribution_by_einsum(model, tokens):
+    _, cache = model.run_with_cache(tokens)
+    heads = cache.stack_head_results(layer=-1, pos_slice=-1)
+    parts = [cache["embed"][:, -1][None], cache["pos_embed"][:, -1][None], heads]
+    parts.append(einops.repeat(model.b_O.sum(0), "d -> 1 s d", s=len(tokens)))
+    normed = torch.cat(parts) / cache["ln_final.hook_scale"][None, :, -1]
+    logits = einops.einsum(normed, model.W_U, "c s d, d v -> c s v")
+    rows = [*(logits[..., 1] - logits[..., 0])]
+    rows.append(torch.full((len(tokens),), (model.b_U[1] - model.b_U[0]).item()))
+    return torch.stack(rows)
+
+
+# ── mirror_attention ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def n_values(pattern):
+    return pattern.shape[-1] - 2
+
+
+def hard_coded_length(pattern):
+    queries = torch.arange(11, 21)
+    return pattern[:, queries, 21 - queries]
+
+
+def wrong_mirror(pattern):
+    n = n_values(pattern)
+    queries = torch.arange(n // 2 + 1, n + 1)
+    return pattern[:, queries, n - queries]
+
+
+def half_starts_too_early(pattern):
+    n = n_values(pattern)
+    queries = torch.arange(n // 2, n)
+    return pattern[:, queries, n + 1 - queries]
+
+
+def rows_and_columns_swapped(pattern):
+    n = n_values(pattern)
+    queries = torch.arange(n // 2 + 1, n + 1)
+    return pattern[:, n + 1 - queries, queries]
+
+
+def whole_antidiagonal(pattern):
+    n = pattern.shape[-1]
+    return pattern[:, torch.arange(n), n - 1 - torch.arange(n)]
+
+
+def reversed_order(pattern):
+    return mirror(pattern).flip(-1)
+
+
+def sequences_averaged(pattern):
+    return mirror(pattern).mean(0)
+
+
+def mirror(pattern):
+    n = n_values(pattern)
+    queries = torch.arange(n // 2 + 1, n + 1)
+    return pattern[:, queries, n + 1 - queries]
+
+
+def mirror_by_flip(pattern):
+    antidiagonal = torch.diagonal(torch.flip(pattern, dims=[2]), dim1=1, dim2=2)
+    return antidiagonal[:, pattern.shape[1] // 2 : -1]
+
+
+# ── token_circuit and position_circuit ──────────────────────────────────────────────────────────────────────
+
+
+def qk(model, head, rows):
+    layer, index = head
+    return rows @ model.W_Q[layer, index] @ model.W_K[layer, index].T @ rows.T
+
+
+def no_root(model, head, scale):
+    return qk(model, head, model.W_E[:-2]) / scale**2
+
+
+def divided_by_d_head(model, head, scale):
+    return qk(model, head, model.W_E[:-2]) / scale**2 / model.cfg.d_head
+
+
+def divided_by_root_d_model(model, head, scale):
+    return qk(model, head, model.W_E[:-2]) / scale**2 / model.cfg.d_model**0.5
+
+
+def scale_once(model, head, scale):
+    return qk(model, head, model.W_E[:-2]) / scale / model.cfg.d_head**0.5
+
+
+def scale_forgotten(model, head, scale):
+    return qk(model, head, model.W_E[:-2]) / model.cfg.d_head**0.5
+
+
+def rows_are_keys(model, head, scale):
+    return token_scores(model, head, scale).T
+
+
+def with_special_tokens(model, head, scale):
+    return qk(model, head, model.W_E) / scale**2 / model.cfg.d_head**0.5
+
+
+def softmaxed(model, head, scale):
+    return token_scores(model, head, scale).softmax(-1)
+
+
+def always_head_0(model, head, scale):
+    return token_scores(model, (0, 0), scale)
+
+
+def ov_instead(model, head, scale):
+    values = model.W_E[:-2]
+    return values @ model.W_V[head] @ model.W_O[head] @ values.T / scale**2 / model.cfg.d_head**0.5
+
+
+def hard_coded_d_head(model, head, scale):
+    return qk(model, head, model.W_E[:-2]) / scale**2 / 14**0.5
+
+
+def hard_coded_vocabulary(model, head, scale):
+    return qk(model, head, model.W_E[:31]) / scale**2 / model.cfg.d_head**0.5
+
+
+def token_scores(model, head, scale):
+    return qk(model, head, model.W_E[:-2]) / scale**2 / model.cfg.d_head**0.5
+
+
+def token_scores_by_einsum(model, head, scale):
+    e = model.W_E[:-2].double() / scale
+    q = einops.einsum(e, model.W_Q[head].double(), "value d_model, d_model d_head -> value d_head")
+    k = einops.einsum(e, model.W_K[head].double(), "value d_model, d_model d_head -> value d_head")
+    return einops.einsum(q, k, "query d_head, key d_head -> query key") / model.cfg.d_head**0.5
+
+
+def positions_no_root(model, head, scale):
+    return qk(model, head, model.W_pos) / scale**2
+
+
+def positions_scale_once(model, head, scale):
+    return qk(model, head, model.W_pos) / scale / model.cfg.d_head**0.5
+
+
+def positions_transposed(model, head, scale):
+    return position_scores(model, head, scale).T
+
+
+def positions_masked(model, head, scale):
+    return circuits.causal(position_scores(model, head, scale))
+
+
+def positions_softmaxed(model, head, scale):
+    return positions_masked(model, head, scale).softmax(-1)
+
+
+def positions_without_specials(model, head, scale):
+    return position_scores(model, head, scale)[1:-1, 1:-1]
+
+
+def tokens_again(model, head, scale):
+    return token_scores(model, head, scale)
+
+
+def position_scores(model, head, scale):
+    return qk(model, head, model.W_pos) / scale**2 / model.cfg.d_head**0.5
+
+
+# ── attention_without_positions ─────────────────────────────────────────────────────────────────────────────
+
+
+def zeroed(name):
+    return [(name, lambda activation, hook: torch.zeros_like(activation))]
+
+
+def positions_left_in(model, head, tokens):
+    _, cache = model.run_with_cache(tokens[None])
+    return cache["pattern", head[0]][0, head[1]]
+
+
+def tokens_removed(model, head, tokens):
+    with model.hooks(fwd_hooks=zeroed("hook_embed")):
+        return positions_left_in(model, head, tokens)
+
+
+def by_hand(model, head, tokens, *, mask=True, norm=True, biases=True, root=True):
+    x = model.W_E[tokens]
+    if norm:
+        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    q, k = x @ model.W_Q[head], x @ model.W_K[head]
+    if biases:
+        q, k = q + model.b_Q[head], k + model.b_K[head]
+    scores = q @ k.T / (model.cfg.d_head**0.5 if root else 1.0)
+    if mask:
+        scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -1e9)
+    return scores.softmax(-1)
+
+
+def no_mask(model, head, tokens):
+    return by_hand(model, head, tokens, mask=False)
+
+
+def no_layernorm(model, head, tokens):
+    return by_hand(model, head, tokens, norm=False)
+
+
+def no_biases(model, head, tokens):
+    return by_hand(model, head, tokens, biases=False)
+
+
+def softmax_over_queries(model, head, tokens):
+    with model.hooks(fwd_hooks=zeroed("hook_pos_embed")):
+        _, cache = model.run_with_cache(tokens[None])
+    return cache["attn_scores", head[0]][0, head[1]].softmax(-2)
+
+
+def hook_left_behind(model, head, tokens):
+    model.add_hook("hook_pos_embed", lambda activation, hook: torch.zeros_like(activation))
+    return positions_left_in(model, head, tokens)
+
+
+# ── swap_pattern and swap_inputs ────────────────────────────────────────────────────────────────────────────
+
+
+def cached(model, tokens, name, layer):
+    return model.run_with_cache(tokens)[1][name, layer]
+
+
+def swapped(model, head, source, target, *, heads, positions, activation="pattern"):
+    layer = head[0]
+    with patch(model, activation, layer, cached(model, source, activation, layer), heads=heads, positions=positions):
+        return diff(model(target))
+
+
+def forward_outside(model, head, intact, broken, position):
+    layer, index = head
+    value = cached(model, broken, "pattern", layer)
+    with patch(model, "pattern", layer, value, heads=[index], positions=[position]):
+        pass
+    return diff(model(intact))
+
+
+def pattern_of_intact(model, head, intact, broken, position):
+    return swapped(model, head, intact, intact, heads=[head[1]], positions=[position])
+
+
+def runs_exchanged(model, head, intact, broken, position):
+    return swapped(model, head, intact, broken, heads=[head[1]], positions=[position])
+
+
+def whole_pattern(model, head, intact, broken, position):
+    return swapped(model, head, broken, intact, heads=[head[1]], positions=None)
+
+
+def all_heads(model, head, intact, broken, position):
+    return swapped(model, head, broken, intact, heads=None, positions=[position])
+
+
+def column(model, head, intact, broken, position):
+    layer, index = head
+    source = cached(model, broken, "pattern", layer)
+
+    def put(pattern, hook):
+        pattern[:, index, :, position] = source[:, index, :, position]
+        return pattern
+
+    with model.hooks(fwd_hooks=[(get_act_name("pattern", layer), put)]):
+        return diff(model(intact))
+
+
+def output_instead(model, head, intact, broken, position):
+    return swapped(model, head, broken, intact, heads=[head[1]], positions=[position], activation="z")
+
+
+def swap_sign(model, head, intact, broken, position):
+    return -swapped(model, head, broken, intact, heads=[head[1]], positions=[position])
+
+
+def row_by_own_hook(model, head, intact, broken, position):
+    layer, index = head
+    source = cached(model, broken, "pattern", layer)
+
+    def put(pattern, hook):
+        pattern[:, index, position] = source[:, index, position]
+        return pattern
+
+    return diff(model.run_with_hooks(intact, fwd_hooks=[(get_act_name("pattern", layer), put)]))
+
+
+def inputs_swapped(model, layer, inputs, intact, broken, place_of, heads=None, target=None):
+    _, cache = model.run_with_cache(broken)
+    fwd_hooks = []
+    for name in inputs:
+
+        def put(value, hook, name=name):
+            places = place_of(name)
+            chosen = slice(None) if heads is None else heads
+            source = cache[name, layer]
+            if places is None:
+                value[:, :, chosen] = source[:, :, chosen]
+            else:
+                value[:, places, chosen] = source[:, places, chosen]
+            return value
+
+        fwd_hooks.append((get_act_name(name, layer), put))
+    return diff(model.run_with_hooks(intact if target is None else target, fwd_hooks=fwd_hooks))
+
+
+def queries_at_position(model, layer, inputs, intact, broken, position):
+    return inputs_swapped(model, layer, inputs, intact, broken, lambda name: position)
+
+
+def everything_at_end(model, layer, inputs, intact, broken, position):
+    return inputs_swapped(model, layer, inputs, intact, broken, lambda name: -1)
+
+
+def all_places(model, layer, inputs, intact, broken, position):
+    return inputs_swapped(model, layer, inputs, intact, broken, lambda name: None)
+
+
+def first_head_only(model, layer, inputs, intact, broken, position):
+    return inputs_swapped(model, layer, inputs, intact, broken, lambda n: -1 if n == "q" else position, heads=[0])
+
+
+def first_input_only(model, layer, inputs, intact, broken, position):
+    return right_inputs(model, layer, inputs[:1], intact, broken, position)
+
+
+def inputs_sign(model, layer, inputs, intact, broken, position):
+    return -right_inputs(model, layer, inputs, intact, broken, position)
+
+
+def on_broken(model, layer, inputs, intact, broken, position):
+    return inputs_swapped(
+        model, layer, inputs, intact, broken, lambda n: -1 if n == "q" else position, target=broken
+    )
+
+
+def right_inputs(model, layer, inputs, intact, broken, position):
+    return inputs_swapped(model, layer, inputs, intact, broken, lambda n: -1 if n == "q" else position)
+
+
+# ── composed circuits ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def moved(model, head, rows):
+    return rows @ model.W_V[head] @ model.W_O[head]
+
+
+def key_scores_no_root(model, matcher, reader, query):
+    return moved(model, matcher, model.W_pos) @ model.W_K[reader] @ query
+
+
+def key_scores_direct(model, matcher, reader, query):
+    return model.W_pos @ model.W_K[reader] @ query / model.cfg.d_head**0.5
+
+
+def key_scores_exchanged(model, matcher, reader, query):
+    return key_scores(model, reader, matcher, query)
+
+
+def key_scores_through_q(model, matcher, reader, query):
+    return moved(model, matcher, model.W_pos) @ model.W_Q[reader] @ query / model.cfg.d_head**0.5
+
+
+def key_scores_of_tokens(model, matcher, reader, query):
+    return moved(model, matcher, model.W_E) @ model.W_K[reader] @ query / model.cfg.d_head**0.5
+
+
+def key_scores_values_only(model, matcher, reader, query):
+    return key_scores(model, matcher, reader, query)[1:-1]
+
+
+def key_scores_as_column(model, matcher, reader, query):
+    return key_scores(model, matcher, reader, query)[:, None]
+
+
+def key_scores(model, matcher, reader, query):
+    W_OV = model.W_V[matcher] @ model.W_O[matcher]
+    return einops.einsum(
+        model.W_pos, W_OV, model.W_K[reader], query, "pos d, d e, e h, h -> pos"
+    ) / np.sqrt(model.cfg.d_head)
+
+
+def verdict_sign(model, matcher, reader):
+    return -composed(model, matcher, reader)
+
+
+def verdict_without_matcher(model, matcher, reader):
+    return moved(model, reader, model.W_pos) @ (model.W_U[:, 1] - model.W_U[:, 0])
+
+
+def verdict_without_reader(model, matcher, reader):
+    return moved(model, matcher, model.W_pos) @ (model.W_U[:, 1] - model.W_U[:, 0])
+
+
+def verdict_wrong_order(model, matcher, reader):
+    return composed(model, reader, matcher)
+
+
+def verdict_of_tokens(model, matcher, reader):
+    return moved(model, reader, moved(model, matcher, model.W_E)) @ (model.W_U[:, 1] - model.W_U[:, 0])
+
+
+def verdict_one_column(model, matcher, reader):
+    return moved(model, reader, moved(model, matcher, model.W_pos)) @ model.W_U[:, 1]
+
+
+def composed(model, matcher, reader):
+    logits = model.W_pos @ (model.OV[matcher].AB @ (model.OV[reader].AB @ model.W_U))
+    return logits[:, 1] - logits[:, 0]
+
+
+def spectral(A, B):
+    return (torch.linalg.matrix_norm(A @ B, 2) / torch.linalg.matrix_norm(A, 2) / torch.linalg.matrix_norm(B, 2)).item()
+
+
+def squared(A, B):
+    return right_score(A, B) ** 2
+
+
+def one_norm_missing(A, B):
+    return (torch.norm(A @ B) / torch.norm(A)).item()
+
+
+def sum_of_norms(A, B):
+    return (torch.norm(A @ B) / (torch.norm(A) + torch.norm(B))).item()
+
+
+def not_divided(A, B):
+    return torch.norm(A @ B).item()
+
+
+def right_score(A, B):
+    return ((A @ B).pow(2).sum().sqrt() / (A.pow(2).sum() * B.pow(2).sum()).sqrt()).item()
+
+
+def score_as_tensor(A, B):
+    return torch.norm(A @ B) / (torch.norm(A) * torch.norm(B))
+
+
+# ── verdict_by_position ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def votes(model, matcher, reader, tokens, name="v", keep=slice(1, -1)):
+    value = cached(model, tokens, name, matcher[0])[:, keep, matcher[1]]
+    written = value @ model.W_O[matcher]
+    return moved(model, reader, written) @ (model.W_U[:, 1] - model.W_U[:, 0])
+
+
+def votes_with_specials(model, matcher, reader, tokens):
+    return votes(model, matcher, reader, tokens, keep=slice(None))
+
+
+def votes_off_by_one(model, matcher, reader, tokens):
+    return votes(model, matcher, reader, tokens, keep=slice(0, -2))
+
+
+def votes_sign(model, matcher, reader, tokens):
+    return -votes(model, matcher, reader, tokens)
+
+
+def votes_from_z(model, matcher, reader, tokens):
+    return votes(model, matcher, reader, tokens, name="z")
+
+
+def votes_without_reader(model, matcher, reader, tokens):
+    value = cached(model, tokens, "v", matcher[0])[:, 1:-1, matcher[1]]
+    return value @ model.W_O[matcher] @ (model.W_U[:, 1] - model.W_U[:, 0])
+
+
+def votes_of_reader(model, matcher, reader, tokens):
+    value = cached(model, tokens, "v", reader[0])[:, 1:-1, reader[1]]
+    return value @ model.W_O[reader] @ (model.W_U[:, 1] - model.W_U[:, 0])
+
+
+def votes_averaged(model, matcher, reader, tokens):
+    return votes(model, matcher, reader, tokens).mean(0)
+
+
+def votes_by_einsum(model, matcher, reader, tokens):
+    v = cached(model, tokens, "v", matcher[0])[:, 1:-1, matcher[1]]
+    asked = einops.einsum(
+        model.W_O[matcher], model.OV[reader].AB, model.W_U[:, 1] - model.W_U[:, 0], "h d, d e, e -> h"
+    )
+    return einops.einsum(v, asked, "s p h, h -> s p")
+
+
+# ── ablation_costs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def costs(model, tokens, labels, activation, how, *, difference=True, sign=1.0, reduction="mean"):
+    def loss():
+        return F.cross_entropy(model(tokens)[:, -1], labels, reduction=reduction).item()
+
+    before = loss() if difference else 0.0
+    rows = []
+    for layer in range(model.cfg.n_layers):
+        rows.append([])
+        for head in range(model.cfg.n_heads):
+            with ablate(model, [(layer, head)], activation=activation, how=how):
+                rows[-1].append(sign * (loss() - before))
+    return torch.tensor(rows)
+
+
+def losses_not_differences(model, tokens, labels, activation, how):
+    return costs(model, tokens, labels, activation, how, difference=False)
+
+
+def gains_not_costs(model, tokens, labels, activation, how):
+    return costs(model, tokens, labels, activation, how, sign=-1.0)
+
+
+def bits(model, tokens, labels, activation, how):
+    return costs(model, tokens, labels, activation, how) / np.log(2)
+
+
+def always_mean(model, tokens, labels, activation, how):
+    return costs(model, tokens, labels, activation, "mean")
+
+
+def always_z(model, tokens, labels, activation, how):
+    return costs(model, tokens, labels, "z", how)
+
+
+def summed(model, tokens, labels, activation, how):
+    return costs(model, tokens, labels, activation, how, reduction="sum")
+
+
+def costs_transposed(model, tokens, labels, activation, how):
+    return costs(model, tokens, labels, activation, how).T
+
+
+def hard_coded_heads(model, tokens, labels, activation, how):
+    return costs(model, tokens, labels, activation, how)[:2, :2]
+
+
+LESSON = [
+    Answers(
+        checks.logit_diff,
+        wrong={
+            sign_turned_round: "sign",
+            last_value: "last value",
+            at_start: "START",
+            all_positions: "each position",
+            mean_over_positions: "mean over positions",
+            probabilities: "probabilities",
+            one_logit: "palindrome alone",
+            mean_over_sequences: "mean over sequences",
+            both_logits: "both logits",
+        },
+        right=[log_probabilities, by_einsum, by_loop_in_numpy],
+    ),
+    Answers(
+        checks.logit_attribution,
+        wrong={
+            no_scale: "scale is forgotten",
+            mean_scale: "own scale",
+            first_layers_scale: "first LayerNorm",
+            towards_non_palindrome: "sign",
+            without_bias_row: "last row",
+            zero_bias_row: "not zero",
+            wrong_position: "position -2",
+            one_column_of_W_U: "subtract `W_U[:, 0]`",
+            averaged: "mean over sequences",
+            transposed_attribution: "transpose",
+        },
+        right=[attribution_by_einsum],
+    ),
+    Answers(
+        checks.reading_head,
+        wrong={(0, 0): "layer 0", (0, 1): "layer 0", (2, 0): "no head", "1.0": "pair", (1,): "pair", 1: "pair"},
+    ),
+    Answers(checks.where_end_looks),
+    Answers(
+        checks.mirror_attention,
+        wrong={
+            hard_coded_length: "on patterns of 6 values",
+            wrong_mirror: "off by one",
+            half_starts_too_early: "off by one",
+            rows_and_columns_swapped: "rows are queries",
+            whole_antidiagonal: "antidiagonal",
+            reversed_order: "order",
+            sequences_averaged: "mean over sequences",
+        },
+        right=[mirror, mirror_by_flip],
+    ),
+    Answers(
+        checks.token_circuit,
+        wrong={
+            no_root: "sqrt(d_head)",
+            divided_by_d_head: "square root",
+            divided_by_root_d_model: "width of a head",
+            scale_once: "used once",
+            scale_forgotten: "forgotten",
+            rows_are_keys: "swapped",
+            with_special_tokens: "special tokens",
+            softmaxed: "softmax",
+            always_head_0: "head 0.1",
+            ov_instead: "OV circuit",
+            hard_coded_d_head: "a random model",
+            hard_coded_vocabulary: "a random model",
+        },
+        right=[token_scores, token_scores_by_einsum],
+    ),
+    Answers(
+        checks.matching_head,
+        wrong={(1, 0): "layer 1", (1, 1): "layer 1", (0, 2): "no head", "0.0": "pair", 0: "pair"},
+    ),
+    Answers(
+        checks.position_circuit,
+        wrong={
+            positions_no_root: "sqrt(d_head)",
+            positions_scale_once: "used once",
+            positions_transposed: "swapped",
+            positions_masked: "mask",
+            positions_softmaxed: "softmax",
+            positions_without_specials: "left out",
+            tokens_again: "W_pos",
+        },
+        right=[position_scores],
+    ),
+    Answers(
+        checks.attention_without_positions,
+        wrong={
+            positions_left_in: "still in it",
+            tokens_removed: "token embeddings are gone",
+            no_mask: "causal mask",
+            no_layernorm: "LayerNorm is missing",
+            no_biases: "biases",
+            softmax_over_queries: "over the queries",
+            hook_left_behind: "hook",
+        },
+        right=[by_hand],
+    ),
+    Answers(
+        checks.swap_pattern,
+        wrong={
+            forward_outside: "inside the `with` block",
+            pattern_of_intact: "Nothing was swapped",
+            runs_exchanged: "exchanged",
+            whole_pattern: "All rows",
+            all_heads: "All heads",
+            column: "column",
+            output_instead: "`z`",
+            swap_sign: "sign",
+        },
+        right=[row_by_own_hook],
+    ),
+    Answers(
+        checks.swap_inputs,
+        wrong={
+            queries_at_position: "at END",
+            everything_at_end: "at `position`",
+            all_places: "All positions",
+            first_head_only: "all heads",
+            first_input_only: "first of the `inputs`",
+            inputs_sign: "sign",
+            on_broken: "run `intact`",
+        },
+        right=[right_inputs],
+    ),
+    Answers(
+        checks.composed_key_scores,
+        wrong={
+            key_scores_no_root: "sqrt(d_head)",
+            key_scores_direct: "matching head is missing",
+            key_scores_exchanged: "exchanged",
+            key_scores_through_q: "W_Q",
+            key_scores_of_tokens: "W_pos",
+            key_scores_values_only: "left out",
+            key_scores_as_column: "shape",
+        },
+        right=[key_scores],
+    ),
+    Answers(
+        checks.composed_verdict,
+        wrong={
+            verdict_sign: "sign",
+            verdict_without_matcher: "matching head is missing",
+            verdict_without_reader: "reading head is missing",
+            verdict_wrong_order: "order",
+            verdict_of_tokens: "W_pos",
+            verdict_one_column: "subtract W_U[:, 0]",
+        },
+        right=[composed],
+    ),
+    Answers(
+        checks.composition_score,
+        wrong={
+            spectral: "Frobenius",
+            squared: "square",
+            one_norm_missing: "both norms",
+            sum_of_norms: "not by their sum",
+            not_divided: "norm of the product",
+        },
+        right=[right_score, score_as_tensor],
+    ),
+    Answers(
+        checks.verdict_by_position,
+        wrong={
+            votes_with_specials: "START and END",
+            votes_off_by_one: "Off by one",
+            votes_sign: "sign",
+            votes_from_z: "`z`",
+            votes_without_reader: "reading head is missing",
+            votes_of_reader: "reading head's values",
+            votes_averaged: "mean over sequences",
+        },
+        right=[votes, votes_by_einsum],
+    ),
+    Answers(
+        checks.ablation_costs,
+        wrong={
+            losses_not_differences: "subtract the loss before",
+            gains_not_costs: "sign",
+            bits: "nats",
+            always_mean: "always mean ablation",
+            always_z: "always the ablation of `z`",
+            summed: "take the mean",
+            costs_transposed: "swapped",
+            hard_coded_heads: "shape",
+        },
+        right=[costs],
+    ),
+    Answers(checks.stale_label),
+]
+
+
+@pytest.mark.parametrize("proof", proofs(LESSON))
+def test_answers(proof):
+    proof()
+
+
+def test_every_exercise_has_its_wrong_answers():
+    assert missing(checks.CHECKS, LESSON) == []
