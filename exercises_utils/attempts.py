@@ -109,10 +109,13 @@ def _reason(notebook: NotebookNode, exercise: str, stop: RunError | None) -> tup
         return UNCHECKED, f"The cell checks.{exercise}({exercise}) is missing; copy it from the original."
     if stop and stop.cell <= cells[-1]:
         return UNCHECKED, f"The run ended before it, in cell {stop.cell + 1}. {stop}"
+    errors = {i: error for i, cell in enumerate(notebook.cells) if (error := _error(cell))}
     answer = [i for i, cell in enumerate(notebook.cells) if cell.get("id") == exercise]
     for i in answer + cells:
-        if error := _error(notebook.cells[i]):
-            return UNCHECKED, f"Cell {i + 1} raised {error}"
+        if i in errors:
+            first = min(errors)
+            cause = "" if first == i else f" (the first error is in cell {first + 1}: {errors[first]})"
+            return UNCHECKED, f"Cell {i + 1} raised {errors[i]}{cause}"
     return UNCHECKED, "Its cell ran, but the check did not. Is `checks` still the course's module?"
 
 

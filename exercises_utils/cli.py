@@ -48,11 +48,9 @@ def check(
     timeout: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = 120,
 ) -> None:
     """Run a notebook in a fresh process, and say which exercises it solves."""
-    from exercises_utils.progress import CheckList
-
     content = attempts.read_notebook(notebook)
     module = challenge_module(attempts.challenge_of(content), "checks")
-    exercises = next(value for value in vars(module).values() if isinstance(value, CheckList))
+    exercises = module.CHECKS
     results = attempts.run_attempts(content, exercises, timeout)
     titles = {exercise.exercise: exercise for exercise in exercises}
     width = max(len(name) for name in titles)
@@ -101,8 +99,9 @@ def build(
         if problems := lessons.out_of_step(repository()):
             raise lessons.LessonError("\n".join([*problems, "Out of step: run `make build`, and commit."]))
         return
+    chosen = lessons.find_lessons(repository(), lesson or ())
     with _progress() as progress:
-        for item in lessons.find_lessons(repository(), lesson or ()):
+        for item in chosen:
             lessons.build(item, _bar(progress, item.name))
 
 
@@ -115,8 +114,9 @@ def verify(
     from exercises_utils.checkpoints import available_instances
 
     failures = []
+    chosen = lessons.find_lessons(repository(), lesson or ())
     with _progress() as progress:
-        for item in lessons.find_lessons(repository(), lesson or ()):
+        for item in chosen:
             source = lessons.read_source(item)
             instances = instance or available_instances(item.challenge)
             if not instances:

@@ -1,0 +1,114 @@
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from exercises_utils.lessons import LessonError, find_lessons, read_source
+from exercises_utils.release import write_release
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """The student version without solutions."""
+    out = tmp_path_factory.mktemp("release") / "graded"
+    write_release(ROOT, out, with_solutions=False)
+    return out
+
+
+def solution_lines():
+    """The lines of all solutions that say something: long enough, and not in what is given."""
+    for lesson in find_lessons(ROOT):
+        solved, given, inside = [], [], False
+        for cell in read_source(lesson).cells:
+            tagged = "solution-only" in cell.metadata.get("tags", [])
+            for line in map(str.strip, cell.source.split("\n")):
+                inside = (inside or line == "### BEGIN SOLUTION") and line != "### END SOLUTION"
+                (solved if inside or tagged else given).append(line)
+        statements = "\n".join(given)
+        yield from (
+            line for line in solved if len(line) >= 16 and "###" not in line and line not in statements
+        )
+
+
+def texts(folder):
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".ipynb":
+            yield path, "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+        elif path.is_file() and path.suffix != ".whl":
+            yield path, path.read_text(encoding="utf-8")
+
+
+def test_the_graded_version_has_no_line_of_a_solution(graded):
+    lines = list(solution_lines())
+    assert len(lines) > 20
+    shipped = list(texts(graded))
+    assert len(shipped) >= 4
+    assert [(path.name, line) for path, text in shipped for line in lines if line in text] == []
+
+
+def test_the_search_would_find_a_solution(tmp_path):
+    # The executed solutions are the text in which every line has to turn up.
+    text = "\n".join(cell.source for lesson in find_lessons(ROOT) for cell in read_source(lesson).cells)
+    assert all(line in text for line in solution_lines())
+
+
+def test_it_is_complete_and_small(graded):
+    names = sorted(path.name for path in graded.iterdir())
+    wheel = next(graded.glob("*.whl"))
+    assert names == sorted(["LICENSE", "README.md", "constraints.txt", "notebooks", wheel.name])
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert "exercises_utils/_checkpoints/palindromes/seed0.safetensors" in packed
+    assert {name.split("/")[0] for name in packed if "dist-info" not in name} == {"exercises_utils"}
+    readme = (graded / "README.md").read_text()
+    assert wheel.name in readme
+    for notebook in (graded / "notebooks").glob("*.ipynb"):
+        assert "output_type" not in notebook.read_text()
+
+
+def test_an_installed_wheel_finds_its_weights(graded, tmp_path):
+    target = tmp_path / "site"
+    wheel = next(graded.glob("*.whl"))
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    code = (
+        "import exercises_utils; from exercises_utils.checkpoints import *;"
+        "print(exercises_utils.__file__, checkpoints_folder(), *available_instances('palindromes'));"
+        "print(load_checkpoint(checkpoint_path('palindromes', 'seed0'))[1].challenge)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    module, folder, *instances, challenge = finished.stdout.split()
+    assert Path(module).is_relative_to(target)
+    assert Path(folder).is_relative_to(target)
+    assert "seed0" in instances
+    assert challenge == "palindromes"
+
+
+def test_nothing_is_overwritten(tmp_path):
+    notebook = tmp_path / "course" / "notebooks" / "03_palindromes.ipynb"
+    notebook.parent.mkdir(parents=True)
+    notebook.write_text("my work")
+    with pytest.raises(LessonError, match="may be somebody's work: nothing was written"):
+        write_release(ROOT, tmp_path / "course", with_solutions=True)
+    assert notebook.read_text() == "my work"
+    assert list(tmp_path.iterdir()) == [tmp_path / "course"]
+
+
+def test_a_release_that_fails_leaves_nothing(lesson_folder):
+    # Without LICENSE and pyproject.toml beside it, no release can be made of this lesson.
+    out = lesson_folder / "out"
+    with pytest.raises(FileNotFoundError):
+        write_release(lesson_folder, out, with_solutions=True)
+    assert [path.name for path in lesson_folder.iterdir()] == ["solutions"]
