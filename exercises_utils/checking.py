@@ -290,7 +290,7 @@ class Check:
     def judge(self, outputs: Sequence[Output]) -> Outcome:
         """The outcome for what `collect` returned; looks at plain values only."""
         cases = self.cases()[: len(outputs)]
-        if not outputs or any(o.case != c.name for o, c in zip(outputs, cases, strict=True)):
+        if not outputs or [output.case for output in outputs] != [case.name for case in cases]:
             raise ValueError(f"the outputs are not those of the cases of {self.exercise!r}, in their order")
         last = outputs[-1]
         if last.not_attempted:
@@ -526,8 +526,8 @@ class Question(Check):
         def refuse(value: Any) -> str | None:
             letter = self._letter(value)
             if letter not in self.options:
-                came = repr(value) if isinstance(value, str) else kind(value)
-                return f"Choose one of the letters {', '.join(map(repr, self.options))}; {came} came."
+                came = f"; {value!r} came" if isinstance(value, str) else ""
+                return f"Choose one of the letters {', '.join(map(repr, self.options))}, in quotes{came}."
             text, why = self.options[letter]
             return None if letter == right else f"({letter}) {text}: {why}"
 
@@ -539,8 +539,10 @@ class Question(Check):
 
     def _collect_case(self, case: Case, answer: Any) -> Output:
         if isinstance(answer, str) and not answer.strip():
+            answer = None
+        if _is_placeholder(answer):
             return Output(case.name, not_attempted="Choose a letter and run this cell again.")
-        return super()._collect_case(case, answer)
+        return Output(case.name, answer if isinstance(answer, str) else False)
 
     def praise(self, outputs: Sequence[Output]) -> str:
         """Why the right option is right."""

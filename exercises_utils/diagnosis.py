@@ -38,8 +38,8 @@ def type_problem(value: Any, expected: Any, axes: Axes) -> str | None:
             came = f"Expected True and False; numbers of type {_dtype(value)} came."
             return came + " Compare (`== 1`) or use `.bool()`."
         return None
-    if isinstance(expected, float):
-        return None if isinstance(value, float) else came
+    if isinstance(expected, float) and isinstance(value, float):
+        return None
     if isinstance(expected, tuple | list):
         return None if isinstance(value, tuple | list) and len(value) == len(expected) else came
     if isinstance(expected, dict):
@@ -71,6 +71,8 @@ def shape_problem(value: Tensor, expected: Tensor, axes: Axes) -> str | None:
 
 
 def _shape_cause(got: tuple[int, ...], want: tuple[int, ...], names: Sequence[str]) -> str:
+    if got == ():
+        return " One number came: was everything summed or averaged?"
     if sorted(got) == sorted(want):
         return " Did you return the transpose?" if len(want) == 2 else " The axes are in another order."
     if len(got) == len(want) + 1:
@@ -85,7 +87,8 @@ def _shape_cause(got: tuple[int, ...], want: tuple[int, ...], names: Sequence[st
     if len(got) + 1 == len(want):
         missing = [i for i in range(len(want)) if want[:i] + want[i + 1 :] == got]
         if missing:
-            return f" `{names[missing[0]]}` is missing: was it summed, averaged or indexed away?"
+            which = " or ".join(f"`{names[i]}`" for i in missing)
+            return f" {which} is missing: was it summed, averaged or indexed away?"
     if len(got) == len(want):
         wrong = [i for i in range(len(want)) if got[i] != want[i]]
         first = wrong[0]
@@ -249,7 +252,8 @@ def _factor_per_row(n: Numbers) -> str | None:
     for i, axis in enumerate(n.axes):
         square = (n.expected**2).sum(i, keepdim=True)
         k = (n.value * n.expected).sum(i, keepdim=True) / square.where(square > 0, 1.0)
-        if n.counted.sum(i).max() > 1 and n.is_near(k * n.expected):
+        scaled = n.counted.sum(i).max() > 1 and not ((k == 0) & (square > 0)).any()
+        if scaled and n.is_near(k * n.expected):
             return (
                 f"Proportions along `{axis}` are right, but each {_others(n, i)} has a scale of its own: "
                 "is a normalisation missing, or taken over another axis?"
@@ -307,7 +311,9 @@ def _probability_axes(n: Numbers) -> list[tuple[int, str]]:
 
 def _softmax_missing(n: Numbers) -> str | None:
     for i, axis in _probability_axes(n):
-        if not n.value.is_complex() and agree(n.value.softmax(i), n.expected, n.atol, n.rtol).all():
+        if n.value.is_complex() or agree(n.value, n.expected.log(), n.atol, n.rtol).all():
+            return None  # logarithms of probabilities: a softmax would hide that
+        if agree(n.value.softmax(i), n.expected, n.atol, n.rtol).all():
             return f"A softmax over `{axis}` is missing."
     return None
 
