@@ -78,25 +78,21 @@ def residual_components(
     parts = [cache["embed"][:, position], cache["pos_embed"][:, position]]
     labels = ["embed", "pos_embed"]
     for layer in range(model.cfg.n_layers):
-        heads = einops.rearrange(cache["result", layer][:, position], "batch head d_model -> head batch d_model")
+        heads = einops.rearrange(
+            cache["result", layer][:, position], "batch head d_model -> head batch d_model"
+        )
         parts += list(heads)
         labels += [f"{layer}.{head}" for head in range(len(heads))]
     parts.append(sum(model.b_O).expand_as(parts[0]))
     return torch.stack(parts), [*labels, "b_O"]
 
 
-def composition_score(W_A: Float[Tensor, "d_in d_mid"], W_B: Float[Tensor, "d_mid d_out"]) -> float:
-    """How much of what ``W_A`` writes ``W_B`` reads: ``|W_A W_B| / (|W_A| |W_B|)``, Frobenius norms (Elhage et al. 2021).
-
-    Between 0 and 1. Random matrices do not give 0: compare with :func:`random_composition_scores`.
-    """
-    return ((W_A @ W_B).norm() / (W_A.norm() * W_B.norm())).item()
-
-
-def random_composition_scores(d_model: int, d_head: int, n: int, seed: int) -> Float[Tensor, "n"]:
+def random_composition_scores(d_model: int, d_head: int, n: int, seed: int) -> Float[Tensor, " pair"]:
     """Composition scores of ``n`` pairs of random matrices of the shape and rank of ``W_OV`` and ``W_QK``.
 
-    The baseline for :func:`composition_score`: Gaussian factors of shape (d_model, d_head), one draw a pair.
+    The composition score of A followed by B is ``|A B| / (|A| |B|)`` with Frobenius norms (Elhage et al. 2021); these
+    are the scores of matrices that have nothing to do with each other: Gaussian factors of shape (d_model, d_head),
+    one draw a pair.
     """
     generator = torch.Generator().manual_seed(seed)
     factors = torch.randn(4, n, d_model, d_head, generator=generator)

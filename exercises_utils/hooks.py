@@ -16,9 +16,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.utilities import get_act_name
 
-Head = tuple[int, int]
-"""A head, as (layer, head)."""
-
 PER_HEAD = ("q", "k", "v", "z", "result")
 """Activations of shape (batch, position, head, width)."""
 PER_PAIR = ("attn_scores", "pattern")
@@ -38,7 +35,7 @@ def _full_name(model: Any, activation: str, layer: int) -> str:
     return get_act_name(activation, layer)
 
 
-def _by_layer(model: Any, heads: Sequence[Head]) -> dict[int, list[int]]:
+def _by_layer(heads: Sequence[Any]) -> dict[int, list[int]]:
     layers: dict[int, list[int]] = {}
     for head in heads:
         if not (isinstance(head, tuple | list) and len(head) == 2):
@@ -55,7 +52,11 @@ def _check_heads(activation: Tensor, name: str, head_axis: int, heads: Sequence[
 
 
 def _replace(
-    activation: Tensor, new: Tensor, head_axis: int, heads: Sequence[int] | None, positions: Sequence[int] | None
+    activation: Tensor,
+    new: Tensor,
+    head_axis: int,
+    heads: Sequence[int] | None,
+    positions: Sequence[int] | None,
 ) -> Tensor:
     """A copy of ``activation`` with ``new`` at the given heads and (query) positions."""
     position_axis = 1 if head_axis == 2 else 2
@@ -89,7 +90,9 @@ def record(model: Any, *names: str) -> Iterator[dict[str, Tensor]]:
     seen: dict[str, Tensor] = {}
     for name in names:
         if name not in model.hook_dict:
-            raise KeyError(f"the model has no hook {name!r}; `sorted(model.hook_dict)` lists the names that exist")
+            raise KeyError(
+                f"the model has no hook {name!r}; `sorted(model.hook_dict)` lists the names that exist"
+            )
 
     def keep(name: str) -> Callable[..., None]:
         def hook_fn(activation: Tensor, hook: Any) -> None:
@@ -104,7 +107,7 @@ def record(model: Any, *names: str) -> Iterator[dict[str, Tensor]]:
 @contextmanager
 def ablate(
     model: Any,
-    heads: Sequence[Head],
+    heads: Sequence[Any],
     *,
     activation: str = "z",
     how: str = "mean",
@@ -139,7 +142,7 @@ def ablate(
     """
     if how not in HOW:
         raise ValueError(f"how is {how!r}; expected one of {', '.join(HOW)}")
-    layers = _by_layer(model, heads)
+    layers = _by_layer(heads)
     names = {layer: _full_name(model, activation, layer) for layer in layers}
     head_axis = 2 if activation in PER_HEAD else 1
     generator = torch.Generator().manual_seed(seed)
@@ -212,7 +215,9 @@ def patch(
                 f"{tuple(activation_now.shape)} {axes}. Pass the whole activation and choose with `heads` and `positions`."
             )
         if len(value) not in (1, len(activation_now)):
-            raise ValueError(f"`value` holds {len(value)} sequences, the run {len(activation_now)}; expected 1 or as many")
+            raise ValueError(
+                f"`value` holds {len(value)} sequences, the run {len(activation_now)}; expected 1 or as many"
+            )
         _check_heads(activation_now, activation, head_axis, heads or [])
         return _replace(activation_now, value.expand_as(activation_now), head_axis, heads, positions)
 

@@ -35,15 +35,13 @@
 # ## Setup
 
 # %%
-import plotly.graph_objects as go
 import torch
 from eindex import eindex
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from exercises_utils import circuits, plotting
-from exercises_utils.checkpoints import available_instances
-from exercises_utils.hooks import ablate, patch, record
+from exercises_utils.hooks import ablate, patch
 from exercises_utils.models import load_model
 from exercises_utils.palindromes import checks, task
 
@@ -63,7 +61,9 @@ HEADS = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(
 
 # %%
 for tokens, is_palindrome in zip(data.tokens[:4], data.is_palindrome[:4], strict=True):
-    plotting.display_sequence(task.str_tokens(tokens), mirrored=True, note="palindrome" if is_palindrome else "no palindrome")
+    plotting.display_sequence(
+        task.str_tokens(tokens), mirrored=True, note="palindrome" if is_palindrome else "no palindrome"
+    )
 
 # %%
 logits = model(data.tokens)[:, -1]  # (sequence, verdict), at END
@@ -143,7 +143,9 @@ _, cache = model.run_with_cache(tokens)
 components, labels = circuits.residual_components(cache, position=-1)
 whole = cache["resid_post", 1][:, -1]
 print("components:", labels)
-print(f"largest gap between the sum of the parts and the residual stream: {(components.sum(0) - whole).abs().max():.3f}")
+print(
+    f"largest gap between the sum of the parts and the residual stream: {(components.sum(0) - whole).abs().max():.3f}"
+)
 
 # %% [markdown]
 # ### Exercise 2 · `logit_attribution` (core)
@@ -208,7 +210,10 @@ plotting.bar(
 
 # %%
 plotting.histogram_facets(
-    {name: {group: shares[i] for group, shares in by_class.items()} for i, name in enumerate(component_names[:-2])},
+    {
+        name: {group: shares[i] for group, shares in by_class.items()}
+        for i, name in enumerate(component_names[:-2])
+    },
     title="The same, sequence by sequence",
     x="logits towards “palindrome”",
     y="sequences",
@@ -259,7 +264,9 @@ print("the reading head:", READER)
 intact = data.tokens[data.is_palindrome][:300]
 broken = {position: task.change_value(intact, position, seed=position) for position in task.SECOND_HALF}
 plotting.display_sequence(task.str_tokens(intact[0]), mirrored=True, note="palindrome")
-plotting.display_sequence(task.str_tokens(broken[14][0]), mirrored=True, note="one value changed, at position 14")
+plotting.display_sequence(
+    task.str_tokens(broken[14][0]), mirrored=True, note="one value changed, at position 14"
+)
 
 # %% [markdown]
 # ### Exercise 4 · `where_end_looks` (optional: predict, then reveal)
@@ -440,7 +447,10 @@ checks.token_circuit(token_circuit)
 
 # %%
 scale = clean["scale", 0, "ln1"].mean().item()
-token_scores = {head: checks.token_circuit.working(token_circuit)(model, (0, head), scale) for head in range(model.cfg.n_heads)}
+token_scores = {
+    head: checks.token_circuit.working(token_circuit)(model, (0, head), scale)
+    for head in range(model.cfg.n_heads)
+}
 plotting.heatmap_facets(
     {f"head 0.{head}": scores for head, scores in token_scores.items()},
     title="Full QK circuit: what score does a value give another value?",
@@ -666,7 +676,9 @@ def rejected(differences):
 flips = {"value really changed": torch.stack([rejected(verdict(model, broken[p])) for p in task.SECOND_HALF])}
 for head in range(model.cfg.n_heads):
     name = f"only the attention of head 0.{head} swapped"
-    flips[name] = torch.stack([rejected(swap(model, (0, head), intact, broken[p], p)) for p in task.SECOND_HALF])
+    flips[name] = torch.stack(
+        [rejected(swap(model, (0, head), intact, broken[p], p)) for p in task.SECOND_HALF]
+    )
 
 plotting.bar(
     [str(p) for p in task.SECOND_HALF],
@@ -831,10 +843,14 @@ _, seen = model.run_with_cache(data.tokens, names_filter=[f"blocks.{READER[0]}.a
 end_queries = seen["q", READER[0]][:, END, READER[1]]
 mean_query = end_queries.mean(0)
 spread = (end_queries - mean_query).norm(dim=-1).mean() / mean_query.norm()
-print(f"END's query in head {READER[0]}.{READER[1]}: its distance from the mean query is {spread:.3f} of the mean's length")
+print(
+    f"END's query in head {READER[0]}.{READER[1]}: its distance from the mean query is {spread:.3f} of the mean's length"
+)
 
 composed = {
-    "keys: score at END": checks.composed_key_scores.working(composed_key_scores)(model, MATCHER, READER, mean_query),
+    "keys: score at END": checks.composed_key_scores.working(composed_key_scores)(
+        model, MATCHER, READER, mean_query
+    ),
     "values: towards “palindrome”": checks.composed_verdict.working(composed_verdict)(model, MATCHER, READER),
 }
 plotting.line_facets(
@@ -975,9 +991,14 @@ print(f"standard deviation over positions of the mean:          {votes.mean(0).s
 
 # %% nbgrader={"grade": false, "grade_id": "ablation_costs", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def ablation_costs(
-    model, tokens: Int[Tensor, "sequence position"], labels: Int[Tensor, " sequence"], activation: str, how: str
+    model,
+    tokens: Int[Tensor, "sequence position"],
+    labels: Int[Tensor, " sequence"],
+    activation: str,
+    how: str,
 ) -> Float[Tensor, "layer head"]:
     """Nats that ablating one activation of each head, one head at a time, adds to the loss at END."""
+
     ### BEGIN SOLUTION
     def loss():
         return torch.nn.functional.cross_entropy(model(tokens)[:, -1], labels)
@@ -1000,7 +1021,9 @@ costs_of = checks.ablation_costs.working(ablation_costs)
 labels_1_or_0 = data.labels.long()
 head_names = [f"{layer}.{head}" for layer, head in HEADS]
 costs = {
-    how: torch.stack([costs_of(model, data.tokens, labels_1_or_0, activation, how).flatten() for activation in "qkvz"])
+    how: torch.stack(
+        [costs_of(model, data.tokens, labels_1_or_0, activation, how).flatten() for activation in "qkvz"]
+    )
     for how in ("mean", "zero")
 }
 plotting.heatmap_facets(
@@ -1014,6 +1037,7 @@ plotting.heatmap_facets(
     text=True,
 ).show()
 
+
 # %%
 def cost_of_head(head, how):
     with ablate(model, [head], how=how):
@@ -1021,7 +1045,10 @@ def cost_of_head(head, how):
 
 
 unharmed = task.loss(model(data.tokens), data).item()
-ways = {how: [cost_of_head(head, how) - unharmed for head in HEADS] for how in ("zero", "mean", "resample", "noise")}
+ways = {
+    how: [cost_of_head(head, how) - unharmed for head in HEADS]
+    for how in ("zero", "mean", "resample", "noise")
+}
 plotting.bar(
     head_names,
     ways,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import FactoredMatrix
 from transformer_lens.utilities import get_act_name
@@ -529,7 +529,8 @@ def _position_circuit_cases() -> list[Case]:
                 axes=("query position", "key position"),
                 mistakes={
                     "The scores are not divided by sqrt(d_head).": right * root,
-                    "The scale is used once; it divides the query and the key, so the scores by its square.": right * scale,
+                    "The scale is used once; it divides the query and the key, so the scores by its square.": right
+                    * scale,
                     "The LayerNorm scale is forgotten: divide both sides by it.": right * scale**2,
                     "Rows and columns are swapped: the query's position is the row.": right.T,
                     "A softmax has been taken; return the scores of the whole square.": right.softmax(-1),
@@ -537,8 +538,12 @@ def _position_circuit_cases() -> list[Case]:
                         circuits.causal(right).softmax(-1)
                     ),
                     "The causal mask is in it; return the whole square.": circuits.causal(right),
-                    "START and END are left out; return all positions, the first and the last included.": right[1:-1, 1:-1],
-                    "This is the circuit of the values: put W_pos on both sides, not W_E.": _token_circuit(model, head, scale),
+                    "START and END are left out; return all positions, the first and the last included.": right[
+                        1:-1, 1:-1
+                    ],
+                    "This is the circuit of the values: put W_pos on both sides, not W_E.": _token_circuit(
+                        model, head, scale
+                    ),
                 },
             )
         )
@@ -581,14 +586,18 @@ def _attention_without_positions_cases() -> list[Case]:
         model = fresh.get()
         layer, index = head
         tokens = (
-            torch.tensor([31, *[4, 9, 4, 30] * 5, 32]) if name == LESSON else _tokens(model, 1, seed=9 + index)[0]
+            torch.tensor([31, *[4, 9, 4, 30] * 5, 32])
+            if name == LESSON
+            else _tokens(model, 1, seed=9 + index)[0]
         )
         _, cache = model.run_with_cache(tokens[None])
         right = _attention_without_positions(model, head, tokens)
         x = model.W_E[tokens] / cache["scale", 0, "ln1"][0]
         unbiased = x @ model.W_Q[layer, index] @ model.W_K[layer, index].T @ x.T / model.cfg.d_head**0.5
         short = model.W_E[tokens] / (model.W_E[tokens].pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
-        no_bias = short @ model.W_Q[layer, index] @ model.W_K[layer, index].T @ short.T / model.cfg.d_head**0.5
+        no_bias = (
+            short @ model.W_Q[layer, index] @ model.W_K[layer, index].T @ short.T / model.cfg.d_head**0.5
+        )
         cases.append(
             Case(
                 f"{name}, head {layer}.{index}",
@@ -596,8 +605,10 @@ def _attention_without_positions_cases() -> list[Case]:
                 right,
                 axes=("query", "key"),
                 mistakes={
-                    "The positions are still in it: this is the model's own pattern.": cache["pattern", layer][0, index],
-                    "The causal mask is missing: a query attends to nothing that comes after it.": _attention_without_positions(
+                    "The positions are still in it: this is the model's own pattern.": cache[
+                        "pattern", layer
+                    ][0, index],
+                    "The causal mask is missing: a query attends to nothing after it.": _attention_without_positions(
                         model, head, tokens, masked=False
                     ),
                     "The LayerNorm is missing: normalise the embeddings, which are now all there is.": (
@@ -667,7 +678,9 @@ def _with_patches(model: Any, tokens: Tensor, *patches: tuple[Any, ...]) -> Tens
 
     with ExitStack() as stack:
         for activation, layer, value, heads, positions in patches:
-            stack.enter_context(hooks.patch(model, activation, layer, value, heads=heads, positions=positions))
+            stack.enter_context(
+                hooks.patch(model, activation, layer, value, heads=heads, positions=positions)
+            )
         return _logit_diff(model, tokens)
 
 
@@ -694,7 +707,9 @@ def _swap_pattern_cases() -> list[Case]:
     ):
         model, intact, broken = _pair_of_runs(name, 11, place)
         layer, index = head
-        broken_pattern, broken_z = _at_end(model, broken, get_act_name("pattern", layer), get_act_name("z", layer))
+        broken_pattern, broken_z = _at_end(
+            model, broken, get_act_name("pattern", layer), get_act_name("z", layer)
+        )
         (intact_pattern,) = _at_end(model, intact, get_act_name("pattern", layer))
         column = intact_pattern.clone()
         column[:, index, :, place] = broken_pattern[:, index, :, place]
@@ -707,7 +722,9 @@ def _swap_pattern_cases() -> list[Case]:
                 axes=("sequence",),
                 mistakes={
                     "Nothing was swapped: these are the logit differences of the intact sequences. Does the forward pass "
-                    "stand inside the `with` block, and does the pattern come from `broken`?": _logit_diff(model, intact),
+                    "stand inside the `with` block, and does the pattern come from `broken`?": _logit_diff(
+                        model, intact
+                    ),
                     "These are the logit differences of the broken sequences; run `intact` inside the block.": _logit_diff(
                         model, broken
                     ),
@@ -728,7 +745,9 @@ def _swap_pattern_cases() -> list[Case]:
                     "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": -_swap_pattern(
                         model, head, intact, broken, place
                     ),
-                    "These are both logits; return their difference, one number for each sequence.": logits[:, -1],
+                    "These are both logits; return their difference, one number for each sequence.": logits[
+                        :, -1
+                    ],
                 },
             )
         )
@@ -780,7 +799,7 @@ def _swap_inputs_cases() -> list[Case]:
         source = {n: _at_end(model, broken, get_act_name(n, layer))[0] for n in "qkv"}
 
         def patched(
-            place_of: Callable[[str], list[int] | None],
+            places: dict[str, int | None],
             heads: list[int] | None = None,
             model: Any = model,
             intact: Tensor = intact,
@@ -788,7 +807,9 @@ def _swap_inputs_cases() -> list[Case]:
             inputs: tuple[str, ...] = inputs,
             source: dict[str, Tensor] = source,
         ) -> Tensor:
-            return _with_patches(model, intact, *[(n, layer, source[n], heads, place_of(n)) for n in inputs])
+            """With each input taken at its place; None stands for all places."""
+            at = {name: None if place is None else [place] for name, place in places.items()}
+            return _with_patches(model, intact, *[(n, layer, source[n], heads, at[n]) for n in inputs])
 
         right = _swap_inputs(model, layer, inputs, intact, broken, place)
         cases.append(
@@ -801,17 +822,17 @@ def _swap_inputs_cases() -> list[Case]:
                     "Nothing was swapped: these are the logit differences of the intact sequences.": _logit_diff(
                         model, intact
                     ),
-                    "Queries were taken at `position`; END asks, so take them at END (keys and values at `position`).": patched(
-                        lambda n, place=place: [place]
+                    "Queries were taken at `position`; END asks, so take them at END.": patched(
+                        dict.fromkeys("qkv", place)
                     ),
-                    "Keys and values were taken at END; the message stands at `position` (only queries at END).": patched(
-                        lambda n, end=end: [end]
+                    "Keys and values were taken at END; take them at `position`.": patched(
+                        dict.fromkeys("qkv", end)
                     ),
                     "All positions were swapped; take queries at END, keys and values at `position`.": patched(
-                        lambda n: None
+                        dict.fromkeys("qkv")
                     ),
                     "Only one head was swapped; swap all heads of the layer.": patched(
-                        lambda n, end=end, place=place: [end if n == "q" else place], heads=[0]
+                        {"q": end, "k": place, "v": place}, heads=[0]
                     ),
                     "Only the first of the `inputs` was swapped; swap them all, in the same run.": _swap_inputs(
                         model, layer, inputs[:1], intact, broken, place
@@ -846,7 +867,9 @@ def _composed_key_scores(
     return model.W_pos @ (model.W_V[l0, h0] @ (model.W_O[l0, h0] @ asked))
 
 
-def _composed_verdict(model: Any, matcher: tuple[int, int], reader: tuple[int, int]) -> Float[Tensor, " position"]:
+def _composed_verdict(
+    model: Any, matcher: tuple[int, int], reader: tuple[int, int]
+) -> Float[Tensor, " position"]:
     (l0, h0), (l1, h1) = matcher, reader
     asked = model.W_V[l1, h1] @ (model.W_O[l1, h1] @ _direction(model))
     return model.W_pos @ (model.W_V[l0, h0] @ (model.W_O[l0, h0] @ asked))
@@ -867,7 +890,9 @@ def _composed_key_scores_cases() -> list[Case]:
         query = torch.randn(model.cfg.d_head, generator=torch.Generator().manual_seed(i))
         right, root = _composed_key_scores(model, matcher, reader, query), model.cfg.d_head**0.5
         direct = model.W_pos @ model.W_K[reader] @ query / root
-        swapped_heads = model.W_pos @ model.W_V[reader] @ model.W_O[reader] @ model.W_K[matcher] @ query / root
+        swapped_heads = (
+            model.W_pos @ model.W_V[reader] @ model.W_O[reader] @ model.W_K[matcher] @ query / root
+        )
         as_query = model.W_pos @ model.W_V[matcher] @ model.W_O[matcher] @ model.W_Q[reader] @ query / root
         through_v = model.W_pos @ model.W_V[matcher] @ model.W_O[matcher] @ model.W_V[reader] @ query / root
         tokens = model.W_E @ model.W_V[matcher] @ model.W_O[matcher] @ model.W_K[reader] @ query / root
@@ -920,7 +945,9 @@ def _composed_verdict_cases() -> list[Case]:
                         model, reader, circuits.ov_output(model, matcher, model.W_E)
                     )
                     @ _direction(model),
-                    "This is the logit of palindrome alone; subtract W_U[:, 0].": circuits.ov_output(model, reader, moved)
+                    "This is the logit of palindrome alone; subtract W_U[:, 0].": circuits.ov_output(
+                        model, reader, moved
+                    )
                     @ model.W_U[:, 1],
                     "START and END are left out; return all positions.": right[1:-1],
                 },
@@ -966,18 +993,26 @@ def _composition_score_cases() -> list[Case]:
         B = torch.randn(d_mid, d_out, generator=generator)
         mistakes = {
             "These are spectral norms (the largest singular value); use Frobenius norms.": (
-                torch.linalg.matrix_norm(A @ B, 2) / (torch.linalg.matrix_norm(A, 2) * torch.linalg.matrix_norm(B, 2))
+                torch.linalg.matrix_norm(A @ B, 2)
+                / (torch.linalg.matrix_norm(A, 2) * torch.linalg.matrix_norm(B, 2))
             ).item(),
             "The square root is missing: these are squared norms.": _composition_score(A, B) ** 2,
             "Divide by both norms, of A and of B.": ((A @ B).norm() / A.norm()).item(),
-            "Divide by the product of the norms, not by their sum.": ((A @ B).norm() / (A.norm() + B.norm())).item(),
+            "Divide by the product of the norms, not by their sum.": (
+                (A @ B).norm() / (A.norm() + B.norm())
+            ).item(),
             "This is the norm of the product; divide it by the norms of A and of B.": (A @ B).norm().item(),
         }
         if d_in == d_out:
             mistakes["The order is turned round: A comes first, A @ B."] = _composition_score(B, A)
             mistakes["B is transposed; A @ B is what reaches the second head."] = _composition_score(A, B.T)
         cases.append(
-            Case(f"matrices {d_in}×{d_mid} and {d_mid}×{d_out}", (A, B), _composition_score(A, B), mistakes=mistakes)
+            Case(
+                f"matrices {d_in}×{d_mid} and {d_mid}×{d_out}",
+                (A, B),
+                _composition_score(A, B),
+                mistakes=mistakes,
+            )
         )
     return cases
 
@@ -1012,7 +1047,7 @@ def _verdict_by_position_cases() -> list[Case]:
         right = _verdict_by_position(model, matcher, reader, tokens)
         (l0, h0), (l1, h1) = matcher, reader
         v, z, other = (
-            _at_end(model, tokens, get_act_name(n, l))[0] for n, l in (("v", l0), ("z", l0), ("v", l1))
+            _at_end(model, tokens, get_act_name(n, at))[0] for n, at in (("v", l0), ("z", l0), ("v", l1))
         )
         asked = model.W_V[l1, h1] @ (model.W_O[l1, h1] @ _direction(model))
         every = v[:, :, h0] @ model.W_O[l0, h0] @ asked
@@ -1155,7 +1190,10 @@ stale_label = CHECKS.add(
                 "the hook acts on head 1.0, the line prints loop variables left over from another cell. In the write-up, "
                 "this mislabels a result of the reading head as one of the matching head.",
             ),
-            "c": ("nobody's", "2.491 nats came from somewhere: the hook is called for the queries of layer 1."),
+            "c": (
+                "nobody's",
+                "2.491 nats came from somewhere: the hook is called for the queries of layer 1.",
+            ),
             "d": ("those of all heads of layer 1", "the third index picks one head, `head_to_ablate`."),
         },
         answer="b",

@@ -66,7 +66,9 @@ def log_probabilities(model, tokens):
 
 
 def by_einsum(model, tokens):
-    return torch.einsum("sv,v->s", model(tokens)[:, -1].double(), torch.tensor([-1.0, 1.0], dtype=torch.float64))
+    return torch.einsum(
+        "sv,v->s", model(tokens)[:, -1].double(), torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    )
 
 
 def by_loop_in_numpy(model, tokens):
@@ -76,7 +78,9 @@ def by_loop_in_numpy(model, tokens):
 # ── logit_attribution ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def attribution(model, tokens, *, scale="ln_final.hook_scale", position=-1, sign=1.0, bias=True, mean_scale=False):
+def attribution(
+    model, tokens, *, scale="ln_final.hook_scale", position=-1, sign=1.0, bias=True, mean_scale=False
+):
     _, cache = model.run_with_cache(tokens)
     components, _ = circuits.residual_components(cache, position=position)
     direction = sign * (model.W_U[:, 1] - model.W_U[:, 0])
@@ -361,7 +365,9 @@ def cached(model, tokens, name, layer):
 
 def swapped(model, head, source, target, *, heads, positions, activation="pattern"):
     layer = head[0]
-    with patch(model, activation, layer, cached(model, source, activation, layer), heads=heads, positions=positions):
+    with patch(
+        model, activation, layer, cached(model, source, activation, layer), heads=heads, positions=positions
+    ):
         return diff(model(target))
 
 
@@ -452,7 +458,9 @@ def all_places(model, layer, inputs, intact, broken, position):
 
 
 def first_head_only(model, layer, inputs, intact, broken, position):
-    return inputs_swapped(model, layer, inputs, intact, broken, lambda n: -1 if n == "q" else position, heads=[0])
+    return inputs_swapped(
+        model, layer, inputs, intact, broken, lambda n: -1 if n == "q" else position, heads=[0]
+    )
 
 
 def first_input_only(model, layer, inputs, intact, broken, position):
@@ -510,9 +518,9 @@ def key_scores_as_column(model, matcher, reader, query):
 
 def key_scores(model, matcher, reader, query):
     W_OV = model.W_V[matcher] @ model.W_O[matcher]
-    return einops.einsum(
-        model.W_pos, W_OV, model.W_K[reader], query, "pos d, d e, e h, h -> pos"
-    ) / np.sqrt(model.cfg.d_head)
+    return einops.einsum(model.W_pos, W_OV, model.W_K[reader], query, "pos d, d e, e h, h -> pos") / np.sqrt(
+        model.cfg.d_head
+    )
 
 
 def verdict_sign(model, matcher, reader):
@@ -545,7 +553,9 @@ def composed(model, matcher, reader):
 
 
 def spectral(A, B):
-    return (torch.linalg.matrix_norm(A @ B, 2) / torch.linalg.matrix_norm(A, 2) / torch.linalg.matrix_norm(B, 2)).item()
+    return (
+        torch.linalg.matrix_norm(A @ B, 2) / torch.linalg.matrix_norm(A, 2) / torch.linalg.matrix_norm(B, 2)
+    ).item()
 
 
 def squared(A, B):
@@ -702,7 +712,14 @@ LESSON = [
     ),
     Answers(
         checks.reading_head,
-        wrong={(0, 0): "layer 0", (0, 1): "layer 0", (2, 0): "no head", "1.0": "pair", (1,): "pair", 1: "pair"},
+        wrong={
+            (0, 0): "layer 0",
+            (0, 1): "layer 0",
+            (2, 0): "no head",
+            "1.0": "pair",
+            (1,): "pair",
+            1: "pair",
+        },
     ),
     Answers(checks.where_end_looks),
     Answers(
