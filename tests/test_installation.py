@@ -1,0 +1,99 @@
+"""What a newcomer meets first: the metadata, the exact versions, and make."""
+
+import os
+import subprocess
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tools.environment import ROOT, environment
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = [Requirement(text) for text in sum(EXTRAS.values(), PROJECT["dependencies"])]
+
+
+def make(*arguments, **variables):
+    """The exit code and the output of make, without the settings of the make that runs these tests."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--no-print-directory", *arguments]
+    finished = subprocess.run(command, cwd=ROOT, env=inherited | variables, capture_output=True, text=True)
+    return finished.returncode, finished.stdout + finished.stderr
+
+
+def test_environment_yml_is_in_step_with_pyproject():
+    expected = environment((ROOT / "pyproject.toml").read_text())
+    assert (ROOT / "environment.yml").read_text() == expected, "run `python tools/environment.py`"
+
+
+def test_constraints_hold_every_requirement_at_a_version_it_allows():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    versions = dict(line.split("==") for line in lines)
+    versions = {canonicalize_name(name): version for name, version in versions.items()}
+    for requirement in REQUIREMENTS:
+        if requirement.name != PROJECT["name"]:
+            version = versions.get(canonicalize_name(requirement.name))
+            assert version, f"{requirement.name} is not in constraints.txt"
+            assert requirement.specifier.contains(version), f"{requirement} excludes {version}"
+    assert not [line for line in lines if "/" in line or "+" in line], "no hosts, no local versions"
+
+
+def test_requirements_are_floors():
+    for requirement in REQUIREMENTS:
+        assert "==" not in str(requirement), f"{requirement}: exact versions belong in constraints.txt"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["torch", "transformer-lens", "jupyterlab", "nbval", "circuitsvis", "plotly", "einops", "eindex-callum"],
+)
+def test_the_packages_of_the_course_are_declared(name):
+    assert name in {requirement.name for requirement in REQUIREMENTS}
+
+
+def test_help_lists_the_commands_and_is_the_default():
+    code, said = make()
+    assert code == 0
+    for target in ("lab", "test", "build", "verify", "browser", "help"):
+        assert f"make {target} " in said
+
+
+def test_an_old_python_is_refused_with_a_way_out(tmp_path):
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.2 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    code, said = make("lab", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}")
+    assert code != 0
+    assert "Python 3.11 or later is needed" in said
+    assert "is Python 3.9.2" in said
+    assert "make PYTHON=python3.12 lab" in said
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_without_venv_is_told_what_to_install(tmp_path):
+    bare = tmp_path / "python3"
+    bare.write_text(f'#!/bin/sh\n[ "$2" = venv ] && mkdir -p {tmp_path}/venv/bin && exit 1\nexit 0\n')
+    bare.chmod(0o755)
+    code, said = make("lab", f"PYTHON={bare}", f"VENV={tmp_path / 'venv'}")
+    assert code != 0
+    assert "apt-get install python3-venv" in said
+    assert not (tmp_path / "venv").exists(), "half of an environment would be taken for a whole one"
+
+
+def test_without_chromium_make_says_how_to_get_it():
+    code, said = make("chromium", "CHROMIUM=")
+    assert code != 0
+    assert "apt-get install chromium" in said
+
+
+def test_lab_opens_the_first_lesson_at_the_port_asked_for():
+    _, said = make("-n", "lab", "PORT=9123", DISPLAY="", WAYLAND_DISPLAY="")
+    command = next(line for line in said.splitlines() if "jupyter lab" in line)
+    assert "--port=9123" in command
+    assert command.split()[-1].startswith("notebooks/0")
+    assert "--no-browser" in command
+    assert ("--allow-root" in command) == (os.getuid() == 0)
+    _, said = make("-n", "lab", DISPLAY=":0")
+    assert "--no-browser" not in said
