@@ -31,7 +31,6 @@ What TransformerLens does that a learner should know, and that stays so:
 """
 
 import os
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -111,40 +110,31 @@ def build_model(
     weights = _random_weights(config, seed) if state_dict is None else dict(state_dict)
     _require_shapes(config, weights)
     device = default_device() if device is None else torch.device(device)
-    with warnings.catch_warnings():
-        # What TransformerLens says while it builds is about its own older interfaces, not about this model.
-        warnings.filterwarnings("ignore", module=r"transformer_lens\b")
-        model: Any = TransformerBridge.boot_native(  # type: ignore[attr-defined]
-            TransformerBridgeConfig(
-                attn_only=True,
-                act_fn="relu",  # asked for, and unused: there are no MLPs
-                seed=0,
-                n_layers=config.n_layers,
-                d_model=config.d_model,
-                n_heads=config.n_heads,
-                d_head=config.d_head,
-                n_ctx=config.n_ctx,
-                d_vocab=config.d_vocab,
-                d_vocab_out=config.d_vocab_out,
-                normalization_type=config.normalization,
-            ),
-            device=device,
-        )
-        _give_parameters(model, config)
-        if not config.unembed_bias:
-            weights["unembed.bias"] = torch.zeros(config.d_vocab_out)
-        model.load_state_dict(weights, strict=True)
-        _give_hooks(model)
-        has_norm = config.normalization is not None
-        model.enable_compatibility_mode(
-            disable_warnings=True,
-            no_processing=not processed,
-            fold_ln=has_norm,
-            center_writing_weights=has_norm,
-            center_unembed=False,  # it guesses the vocabulary's axis from the sizes; done below
-        )
+    model: Any = TransformerBridge.boot_native(  # type: ignore[attr-defined]
+        TransformerBridgeConfig(
+            attn_only=True,
+            act_fn="relu",  # asked for, and unused: there are no MLPs
+            seed=0,
+            n_layers=config.n_layers,
+            d_model=config.d_model,
+            n_heads=config.n_heads,
+            d_head=config.d_head,
+            n_ctx=config.n_ctx,
+            d_vocab=config.d_vocab,
+            d_vocab_out=config.d_vocab_out,
+            normalization_type=config.normalization,
+        ),
+        device=device,
+    )
+    _give_parameters(model, config)
+    if not config.unembed_bias:
+        weights["unembed.bias"] = torch.zeros(config.d_vocab_out)
+    model.load_state_dict(weights, strict=True)
+    _give_hooks(model)
+    # TransformerLens guesses the axis of the vocabulary from the sizes, so W_U is centred below instead.
+    model.enable_compatibility_mode(disable_warnings=True, no_processing=not processed, center_unembed=False)
     if processed:
-        _centre_unembed(model, has_norm)
+        _centre_unembed(model, config)
     return model.eval().requires_grad_(False)
 
 
@@ -194,14 +184,11 @@ def _give_hooks(model: TransformerBridge) -> None:
 
 
 @torch.no_grad()
-def _centre_unembed(model: TransformerBridge, has_norm: bool) -> None:
-    # TransformerLens picks the axis by comparing sizes, and picks wrongly when d_vocab_out is not d_vocab.
+def _centre_unembed(model: TransformerBridge, config: ModelConfig) -> None:
     unembed = model.unembed.original_component
     unembed.weight -= unembed.weight.mean(dim=0, keepdim=True)  # [d_vocab_out, d_model]
     unembed.bias -= unembed.bias.mean()
-    if (
-        has_norm
-    ):  # what the last LayerNorm gives has mean zero over d_model, so that mean of W_U is never read
+    if config.normalization:  # what the last LayerNorm gives has mean zero: this mean of W_U is never read
         unembed.weight -= unembed.weight.mean(dim=1, keepdim=True)
 
 

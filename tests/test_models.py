@@ -31,6 +31,7 @@ WITH_NORM = [
 WITHOUT_NORM = [
     ModelConfig(1, 16, 1, 16, 7, 10, 8, normalization=None, attention_biases=False, unembed_bias=False),
     ModelConfig(2, 12, 3, 5, 7, 10, 8, normalization=None),
+    ModelConfig(1, 12, 3, 5, 7, 10, 12, normalization=None),
 ]
 CONFIGS = WITH_NORM + WITHOUT_NORM
 SMALL = WITH_NORM[0]
@@ -196,8 +197,14 @@ def test_a_built_model_is_at_rest(processed: bool) -> None:
     assert not any(point.has_hooks() for point in model.hook_dict.values())
 
 
-def test_building_says_nothing(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    build_model(SMALL, device="cpu")
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("processed", [True, False])
+def test_building_says_nothing(
+    config: ModelConfig, processed: bool, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_model(config, device="cpu", processed=processed)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
 

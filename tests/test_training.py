@@ -32,7 +32,7 @@ class ToyData:
 
 
 def toy_task(**settings: Any) -> SimpleNamespace:
-    """Repeat the first token at the last position, which is learnt quickly. Records each batch it is shown."""
+    """Repeat the first token at the last position: learnt quickly. Records each batch it is shown."""
     shown: list[Tensor] = []
 
     def sample(size: int, seed: int | Generator) -> ToyData:
