@@ -119,8 +119,7 @@ def heatmap_facets(
 
     grid_rows, grid_columns = _grid(len(panels))
     left = 34 + _GAP + _CHARACTER * max(map(len, row_labels))
-    side_title = len(unit) > 12 or "<br>" in unit
-    right = 84 if not side_title else 84 + _LINE * unit.count("<br>")
+    right = 88 + _LINE * unit.count("<br>")
     gap = 60 if y_labels is None else left - 20
     width = (WIDTH - left - right - gap * (grid_columns - 1)) / grid_columns
     if n_rows == n_columns:
@@ -154,7 +153,7 @@ def heatmap_facets(
             "cmin": -peak if signed else min(0.0, lowest),
             "cmax": peak,
             "colorbar": {
-                "title": {"text": unit, "side": "right" if side_title else "top"},
+                "title": {"text": unit, "side": "right"},
                 "thickness": 14,
                 "len": 1,
                 "outlinewidth": 0,
@@ -321,6 +320,7 @@ def scatter(points: Mapping[str, tuple[Series, Series]], *, title: str, x: str, 
                 hovertemplate=_hover(x, y, name),
             )
         )
+    figure.update_layout(legend={"itemsizing": "constant"})
     return _finish(figure, title, x, y, 1, 1, legend=[name for name in groups if name])
 
 
@@ -374,8 +374,9 @@ def _one_shape(matrices: Mapping[str, np.ndarray], x_labels: Labels, y_labels: L
 
 
 def _decimals(peak: float) -> int:
-    """How many decimals show two or three digits of the largest number."""
-    return min(3, max(0, 2 - math.floor(math.log10(peak)))) if peak > 0 else 0
+    """How many decimals to write in the cells of a heatmap: two, more for small numbers, fewer for large ones."""
+    size = math.floor(math.log10(peak)) if peak > 0 else 0
+    return max(0, 2 - max(size, 0)) if size >= -1 else min(6, 1 - size)
 
 
 def _bins(values: np.ndarray, count: int) -> dict[str, float]:
@@ -421,7 +422,7 @@ def _figure(
     figure.update_annotations(font={"size": 13})
     figure.layout.template = _TEMPLATE
     figure.update_layout(
-        width=max(round(inner_width + left + right), 420),
+        width=max(round(inner_width + left + right), 480),
         height=round(inner_height),
         margin={"l": round(left), "r": round(right)},
     )
@@ -442,19 +443,36 @@ def _finish(
     figure: go.Figure, title: str, x: str, y: str, rows: int, columns: int, legend: Sequence[str] = ()
 ) -> go.Figure:
     """The figure with its title, axis names and legend, and the room that they need."""
-    lines = wrap(title, int((figure.layout.width - 30) / 8.2)) or [""]
-    top = 14 + 22 * len(lines)
-    legend_lines = _legend_lines(legend, figure.layout.width)
-    titles = 26 if figure.layout.annotations else 10
-    margins = {"t": top + _LINE * legend_lines + titles, "b": 62}
-    height = figure.layout.height + margins["t"] + margins["b"]
+    layout = figure.layout
+    panels = max(1, len(layout.annotations))
+    for i in range(panels, rows * columns):  # the last places of the grid may be empty
+        row, column = divmod(i, columns)
+        figure.update_xaxes(visible=False, row=row + 1, col=column + 1)
+        figure.update_yaxes(visible=False, row=row + 1, col=column + 1)
+    lines = wrap(title, int((layout.width - 30) / 8)) or [""]
+    # plotly.js puts a title of several lines 12 pixels higher than one of a single line.
+    title_at = 12 if len(lines) == 1 else 24
+    top = title_at + 4 + 22 * len(lines)
+    legend_room = 6 + _LINE * _legend_lines(legend, layout.width) if legend else 0
+    below = 26 + _tick_room(figure)
+    margins = {"t": top + legend_room + (28 if layout.annotations else 8), "b": below + 32}
+    height = layout.height + margins["t"] + margins["b"]
+    if rows * columns == 1:
+        figure.update_xaxes(title={"text": x})
+        figure.update_yaxes(title={"text": y})
+    else:
+        middle = {"showarrow": False, "xref": "paper", "yref": "paper", "font": {"size": 14}}
+        figure.add_annotation(text=x, x=0.5, y=0, yshift=-below, yanchor="top", **middle)
+        figure.add_annotation(
+            text=y, x=0, y=0.5, xshift=12 - layout.margin.l, textangle=-90, xanchor="left", **middle
+        )
     figure.update_layout(
         title={
             "text": "<br>".join(lines),
             "font": {"size": 16},
             "x": 0.01,
             "xanchor": "left",
-            "y": 1 - 12 / height,
+            "y": 1 - title_at / height,
             "yanchor": "top",
         },
         legend={
@@ -469,19 +487,13 @@ def _finish(
         height=height,
         margin=margins,
     )
-    panels = len(figure.layout.annotations) or 1
-    for i in range(panels):
-        row, column = divmod(i, columns)
-        below = (row + 1) * columns + column
-        if below >= panels:
-            figure.update_xaxes(title={"text": x}, row=row + 1, col=column + 1)
-        if column == 0:
-            figure.update_yaxes(title={"text": y}, row=row + 1, col=1)
-    for i in range(panels, rows * columns):  # the last places of the grid may be empty
-        row, column = divmod(i, columns)
-        figure.update_xaxes(visible=False, row=row + 1, col=column + 1)
-        figure.update_yaxes(visible=False, row=row + 1, col=column + 1)
     return figure
+
+
+def _tick_room(figure: go.Figure) -> int:
+    """How many pixels more than a line the labels of the x axis need, because they are turned."""
+    axis = figure.layout.xaxis
+    return round(_CHARACTER * max(map(len, axis.ticktext)) - 10) if axis.tickangle == -90 else 0
 
 
 def _legend_lines(names: Sequence[str], width: float) -> int:
@@ -525,9 +537,9 @@ def _ticks(labels: Labels, count: int, pixels: float, axis: str) -> dict[str, An
     """Ticks at 0, 1, 2, ... with as many of the labels as can be read."""
     texts = [str(i) for i in range(count)] if labels is None else [str(label) for label in labels]
     room = pixels / max(count, 1)
-    lying = max((_CHARACTER * len(text) + 6 for text in texts), default=0) if axis == "x" else 13
+    lying = max((_CHARACTER * len(text) + 6 for text in texts), default=0) if axis == "x" else 11
     turned = axis == "x" and labels is not None and room < lying
-    needed = 12 if turned else lying
+    needed = 10.5 if turned else lying
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000) if s * room >= needed or s == 1000)
     at = list(range(0, count, step))
     ticks: dict[str, Any] = {"tickmode": "array", "tickvals": at, "ticktext": [texts[i] for i in at]}
