@@ -554,6 +554,11 @@ class SimulationScore:
     confusion: Int[Tensor, "kind model_right agrees"]  # counts of answers, index 0 for no and 1 for yes
     kind_names: tuple[str, ...]
 
+    @property
+    def agreement(self) -> Float[Tensor, "kind model_right"]:
+        """The share of answers predicted, by kind of input: where the model is wrong, where it is right."""
+        return self.confusion[..., 1] / self.confusion.sum(-1)
+
 
 def simulation_score(simulate: Any, numbers: Mapping[Any, Any], pool: Pool) -> SimulationScore:
     """How well ``simulate(inputs, numbers)`` predicts the model's answers on the pool.

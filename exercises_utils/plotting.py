@@ -29,6 +29,7 @@ __all__ = [
     "line",
     "line_facets",
     "scatter",
+    "strip",
 ]
 
 Series = Shaped[Tensor, " item"] | Shaped[np.ndarray, " item"] | Sequence[Any]
@@ -245,19 +246,7 @@ def bar(
             ),
             **place,
         )
-    for i, (name, level) in enumerate((reference_lines or {}).items()):
-        dash = ("dash", "dot", "dashdot")[i % 3]
-        ends = [-0.5, len(labels) - 0.5]
-        figure.add_trace(
-            go.Scatter(
-                x=ends,
-                y=[level, level],
-                name=name,
-                mode="lines",
-                line={"color": "#444444", "dash": dash, "width": 1.5},
-                hovertemplate=f"{name}<br>{y} %{{y:.4~g}}<extra></extra>",
-            )
-        )
+    _add_reference_lines(figure, reference_lines or {}, len(labels), y)
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_xaxes(showgrid=False, zeroline=False, **_ticks(labels, len(labels), width, "x"))
     return _finish(figure, title, x, y, 1, 1, legend=[name for name in shown if name])
@@ -322,6 +311,61 @@ def scatter(points: Mapping[str, tuple[Series, Series]], *, title: str, x: str, 
         )
     figure.update_layout(legend={"itemsizing": "constant"})
     return _finish(figure, title, x, y, 1, 1, legend=[name for name in groups if name])
+
+
+def strip(
+    groups: Groups,
+    *,
+    title: str,
+    x: str,
+    y: str,
+    reference_lines: Mapping[str, float] | None = None,
+) -> go.Figure:
+    """Every number of each group as a point of its own, in a strip above the group's name.
+
+    Points are spread sideways so that they do not hide each other; that has no meaning. `reference_lines` are
+    drawn across, by the names in the legend: such as one number to compare with all others.
+    """
+    named = _groups(groups)
+    lines = reference_lines or {}
+    figure, width = _panels([""], {"": dict.fromkeys(lines, np.zeros(0))}, height=320)
+    for i, (name, numbers) in enumerate(named.items()):
+        # Multiples of the golden ratio fall evenly, however many there are.
+        sideways = (np.arange(len(numbers)) * 0.6180339887) % 1 - 0.5
+        figure.add_trace(
+            go.Scatter(
+                x=_compact(i + 0.7 * sideways),
+                y=numbers,
+                name=name,
+                showlegend=False,
+                mode="markers",
+                marker={
+                    "color": COLOURS[i % len(COLOURS)],
+                    "size": 5 if len(numbers) > 150 else 8,
+                    "opacity": 0.35 if len(numbers) > 150 else 0.8,
+                },
+                hovertemplate=f"{name}<br>{_one_line(y)} %{{y:.4~g}}<extra></extra>",
+            )
+        )
+    _add_reference_lines(figure, lines, len(named), y)
+    figure.update_xaxes(showgrid=False, zeroline=False, **_ticks(list(named), len(named), width, "x"))
+    figure.update_xaxes(range=[-0.6, len(named) - 0.4])
+    return _finish(figure, title, x, y, 1, 1, legend=list(lines))
+
+
+def _add_reference_lines(figure: go.Figure, lines: Mapping[str, float], n_columns: int, y: str) -> None:
+    """Horizontal lines across a figure whose columns are at 0, 1, 2, ..., by the names in the legend."""
+    for i, (name, level) in enumerate(lines.items()):
+        figure.add_trace(
+            go.Scatter(
+                x=[-0.5, n_columns - 0.5],
+                y=[level, level],
+                name=name,
+                mode="lines",
+                line={"color": "#444444", "dash": ("dash", "dot", "dashdot")[i % 3], "width": 1.5},
+                hovertemplate=f"{name}<br>{y} %{{y:.4~g}}<extra></extra>",
+            )
+        )
 
 
 # --- numbers ---

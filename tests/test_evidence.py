@@ -520,6 +520,7 @@ def test_right_answers_and_their_opposite_score_one_half() -> None:
     assert (right.score, right.where_right, right.where_wrong) == (0.5, 1, 0)
     opposite = simulation_score(lambda inputs, numbers: inputs[:, 0] >= 2, {}, small_pool())
     assert (opposite.score, opposite.where_right, opposite.where_wrong) == (0.5, 0, 1)
+    assert opposite.agreement.tolist() == [[1, 0], [1, 0]]
     for constant in (0, 1):
         guess = simulation_score(lambda inputs, numbers, c=constant: inputs[:, 0] * 0 + c, {}, small_pool())
         assert guess.score == pytest.approx((2 / 3 + 1) / 2 if constant else (1 / 3) / 2)
@@ -540,6 +541,7 @@ def test_several_answers_an_input() -> None:
     )
     assert (score.score, score.n_numbers) == (1, 6)
     assert score.confusion.tolist() == [[[0, 1], [0, 2]], [[0, 2], [0, 1]]]
+    assert score.agreement.tolist() == [[1, 1], [1, 1]]
     assert score.perfect == 0.5
     assert score.opposite == pytest.approx((0 + 2 / 3) / 2)  # two of the three mistakes are right + 1
 
