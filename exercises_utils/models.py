@@ -11,8 +11,8 @@ for an interpretability course. The mends are all here; nothing else in the cour
 - Every hook can be edited by returning a tensor or in place, and an in-place edit changes no other cached
   activation (natively, an edit of `resid_pre` of a block rewrites the cached `resid_post` of the block
   before).
-- Processing centres `W_U` over the output vocabulary whatever its size, and does not centre what is written
-  to the residual stream where no LayerNorm makes that free.
+- Processing centres `W_U` over the output vocabulary and, with LayerNorm, over d_model, whatever the sizes
+  (natively the axis is guessed from them, and wrong when d_vocab_out is not d_vocab).
 - A config without attention biases has none (`model.b_Q` then raises). The unembedding's bias is a parameter.
 - The model is in evaluation mode and its weights do not ask for gradients (`model.requires_grad_()` if you
   want to train it). No global random state is read or changed.
