@@ -219,7 +219,7 @@ def bar(
     x: str,
     y: str,
     errors: Groups | None = None,
-    reference_lines: Mapping[str, float] | None = None,
+    reference_lines: Mapping[str, int | float] | None = None,
 ) -> go.Figure:
     """Bars over `labels`, one colour for each named group; `errors` are drawn to both sides of the ends.
 
@@ -319,7 +319,7 @@ def strip(
     title: str,
     x: str,
     y: str,
-    reference_lines: Mapping[str, float] | None = None,
+    reference_lines: Mapping[str, int | float] | None = None,
 ) -> go.Figure:
     """Every number of each group as a point of its own, in a strip above the group's name.
 
@@ -331,7 +331,7 @@ def strip(
     figure, width = _panels([""], {"": dict.fromkeys(lines, np.zeros(0))}, height=320)
     for i, (name, numbers) in enumerate(named.items()):
         # Multiples of the golden ratio fall evenly, however many there are.
-        sideways = (np.arange(len(numbers)) * 0.6180339887) % 1 - 0.5
+        sideways = (0.5 + np.arange(len(numbers)) * 0.6180339887) % 1 - 0.5
         figure.add_trace(
             go.Scatter(
                 x=_compact(i + 0.7 * sideways),
@@ -353,7 +353,7 @@ def strip(
     return _finish(figure, title, x, y, 1, 1, legend=list(lines))
 
 
-def _add_reference_lines(figure: go.Figure, lines: Mapping[str, float], n_columns: int, y: str) -> None:
+def _add_reference_lines(figure: go.Figure, lines: Mapping[str, int | float], n_columns: int, y: str) -> None:
     """Horizontal lines across a figure whose columns are at 0, 1, 2, ..., by the names in the legend."""
     for i, (name, level) in enumerate(lines.items()):
         figure.add_trace(
@@ -446,10 +446,10 @@ def _figure(
     names: Sequence[str],
     rows: int,
     columns: int,
-    panel: tuple[float, float],
-    gap: float,
-    left: float,
-    right: float,
+    panel: tuple[int | float, int | float],
+    gap: int | float,
+    left: int | float,
+    right: int | float,
 ) -> go.Figure:
     """An empty figure with panels of this width and height in pixels; `_finish` adds the top and the bottom."""
     width, height = panel
@@ -474,7 +474,7 @@ def _figure(
 
 
 def _panels(
-    names: Sequence[str], groups: Mapping[str, Mapping[str, np.ndarray]], height: float
+    names: Sequence[str], groups: Mapping[str, Mapping[str, np.ndarray]], height: int | float
 ) -> tuple[go.Figure, float]:
     """An empty figure of the full width for these panels, and the width of one of them in pixels."""
     rows, columns = _grid(len(names))
@@ -540,7 +540,7 @@ def _tick_room(figure: go.Figure) -> int:
     return round(_CHARACTER * max(map(len, axis.ticktext)) - 10) if axis.tickangle == -90 else 0
 
 
-def _legend_lines(names: Sequence[str], width: float) -> int:
+def _legend_lines(names: Sequence[str], width: int | float) -> int:
     """How many lines a legend takes in a figure of this width."""
     if not names:
         return 0
@@ -577,7 +577,7 @@ def _one_line(text: str) -> str:
     return text.replace("<br>", " ")
 
 
-def _ticks(labels: Labels, count: int, pixels: float, axis: str) -> dict[str, Any]:
+def _ticks(labels: Labels, count: int, pixels: int | float, axis: str) -> dict[str, Any]:
     """Ticks at 0, 1, 2, ... with as many of the labels as can be read."""
     texts = [str(i) for i in range(count)] if labels is None else [str(label) for label in labels]
     room = pixels / max(count, 1)

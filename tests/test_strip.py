@@ -13,10 +13,10 @@ def test_every_number_is_drawn_in_its_strip() -> None:
     )
     points, named, line = figure.data
     np.testing.assert_allclose(points.y, random, rtol=1e-6)
-    assert np.abs(np.array(points.x)).max() <= 0.35
+    assert np.abs(np.array(points.x)).max() <= 0.3501
     assert np.unique(np.round(points.x, 5)).size > 900  # points do not hide each other
     np.testing.assert_allclose(named.y, [0.9, 1.0], rtol=1e-6)
-    assert np.abs(np.array(named.x) - 1).max() <= 0.35
+    assert np.abs(np.array(named.x) - 1).max() <= 0.3501
     assert (line.name, list(line.y)) == ("yours", [1.0, 1.0])
     assert figure.layout.title.text == "T"
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("X", "Y")
