@@ -567,8 +567,19 @@ def simulation_score(simulate: Any, numbers: Mapping[Any, Any], pool: Pool) -> S
     algorithm predicts the first and misses the second, its opposite the other way round: both score about one
     half (exactly that where there are two answers). Only knowing how the model works scores more.
 
-    ``simulate`` runs with no model in reach (`exercises_utils.sealed`): it gets copies of the inputs and of
-    the numbers, and nothing else. The numbers are counted.
+    `run_simulation`, then `score_answers`: see the first for what ``simulate`` may do and what it raises.
+    """
+    answers, n_numbers = run_simulation(simulate, numbers, pool)
+    return score_answers(answers, pool, n_numbers)
+
+
+def run_simulation(
+    simulate: Any, numbers: Mapping[Any, Any], pool: Pool
+) -> tuple[Int[Tensor, "input ..."], int]:
+    """What ``simulate(inputs, numbers)`` answers on the pool with no model in reach, and how many numbers it uses.
+
+    It runs sealed (`exercises_utils.sealed`): it gets copies of the inputs and of the numbers, and nothing
+    else. Counted are the numbers in ``numbers``, and the floats that stand in its code.
 
     Args:
         simulate: from inputs (input, position) and the numbers to an answer for each input, or for each
@@ -591,8 +602,7 @@ def simulation_score(simulate: Any, numbers: Mapping[Any, Any], pool: Pool) -> S
     for name, tensor in plain.items():
         if name not in given or not torch.equal(given[name], tensor):
             raise ValueError(f"`simulate` changed `numbers[{name!r}]` in place; work on a copy")
-    n_numbers = sum(tensor.numel() for tensor in plain.values()) + explanation.n_floats
-    return score_answers(answers, pool, n_numbers)
+    return answers, sum(tensor.numel() for tensor in plain.values()) + explanation.n_floats
 
 
 def score_answers(
