@@ -32,9 +32,9 @@ __all__ = [
     "strip",
 ]
 
-Series = Shaped[Tensor, " item"] | Shaped[np.ndarray, " item"] | Sequence[Any]
+Series = Shaped[Tensor, " _item"] | Shaped[np.ndarray, " _item"] | Sequence[Any]
 """A row of numbers."""
-Matrix = Num[Tensor, "row column"] | Num[np.ndarray, "row column"]
+Matrix = Num[Tensor, "_row _column"] | Num[np.ndarray, "_row _column"]
 Groups = Series | Mapping[str, Series]
 """One row of numbers, or several by the name that the legend shows."""
 Labels = Sequence[str] | None

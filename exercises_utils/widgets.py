@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 _CHIP = (
-    "display:inline-block;min-width:1.4em;padding:1px 4px;margin:1px;border-radius:4px;text-align:center;"
-    "font-family:monospace;border:1px solid rgba(128,128,128,.45)"
+    "display:inline-block;min-width:1.4em;padding:1px 2px;border-radius:3px;text-align:center;"
+    "font-family:monospace;font-size:.9em;border:1px solid rgba(128,128,128,.45)"
 )
 _ODD = "background:rgba(214,69,39,.28);border-color:rgba(214,69,39,.9);font-weight:bold"
 _sent_with: str | None = None  # the widget that carried the bundle to this kernel's page
@@ -51,7 +51,7 @@ def display_sequence(tokens: Sequence[str], mirrored: bool = False, note: str = 
 def attention_heads(
     patterns: Float[Tensor, "head query key"], tokens: Sequence[str], names: Sequence[str]
 ) -> None:
-    """Shows attention patterns to explore: choose a head by its name, hover over a token to see where it looks.
+    """Shows attention patterns to explore: hover over a head to see it alone, over a token to see its attention.
 
     Drawn by the page itself; where it cannot be drawn, a line says what it is. Tag the cell `drop-output`: the
     output is too large to keep, and a figure beside it shows the same.
@@ -61,14 +61,14 @@ def attention_heads(
             f"`patterns` has shape {tuple(patterns.shape)}; expected ({len(names)}, {len(tokens)}, "
             f"{len(tokens)}): (head, query, key) for {len(names)} names and {len(tokens)} tokens"
         )
-    # Lists of tokens must differ for the widget to tell them apart, so it gets them as they are.
+    # The widget writes tokens as HTML, one right beside the other.
     properties = {
         "attention": [_rounded(pattern) for pattern in patterns],
-        "tokens": list(tokens),
-        "attentionHeadNames": list(names),
+        "tokens": [f"\u00a0{escape(token)}\u00a0" for token in tokens],
+        "headLabels": list(names),
     }
     display(
-        {"text/plain": _about(names, tokens), "text/html": _widget("AttentionHeads", properties)}, raw=True
+        {"text/plain": _about(names, tokens), "text/html": _widget("AttentionPatterns", properties)}, raw=True
     )
 
 
@@ -83,7 +83,7 @@ def _about(names: Sequence[str], tokens: Sequence[str]) -> str:
 def _widget(element: str, properties: dict[str, object]) -> str:
     """The HTML of a CircuitsVis element, the same for the same properties."""
     global _sent_with
-    data = json.dumps(properties).replace("</", "<\\/")  # a token may be "</script>"
+    data = json.dumps(properties).replace("</", "<\\/")  # nothing in it may end the script
     name = "cv-" + hashlib.sha256((element + data).encode()).hexdigest()[:12]
     # In Colab every output is a page of its own. Elsewhere the first widget brings the bundle for all; when its
     # cell is run again, perhaps because the page was loaded again, it brings it again.
