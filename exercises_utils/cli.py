@@ -1,4 +1,4 @@
-"""The command `exercises`: train, build, check, release, verify."""
+"""The command `exercises`: train, evidence, build, check, release, verify."""
 
 import sys
 from collections.abc import Callable
@@ -84,6 +84,26 @@ def train(
     typer.echo(
         f"{card.instance}: accuracy {card.accuracy['value']:.4f} on {card.accuracy['n']} fresh examples"
     )
+
+
+@app.command()
+def evidence(
+    challenge: Annotated[str, typer.Argument(help="Such as: palindromes")],
+    instance: Annotated[str, typer.Argument(help="Such as: seed0, or the path of a .safetensors file.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Search a model's hard inputs and score random circuits: what the checks of evidence compare with."""
+    from tqdm.auto import tqdm
+
+    from exercises_utils.checkpoints import CheckpointError, checkpoint_path
+    from exercises_utils.evidence_files import evidence_path, write_evidence
+
+    try:
+        weights = checkpoint_path(challenge, instance)
+        write_evidence(challenge_module(challenge, "evidence"), weights, progress=tqdm, force=force)
+    except CheckpointError as error:
+        raise UsageError(str(error)) from None
+    typer.echo(f"{evidence_path(weights)} is written.")
 
 
 Lessons = Annotated[list[str] | None, typer.Argument(help="Such as: 03. Default: all.")]

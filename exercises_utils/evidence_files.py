@@ -1,0 +1,193 @@
+"""What is the same for everyone who checks evidence on one model: computed once, stored beside the weights.
+
+`evidence/seed0.safetensors` beside `seed0.safetensors` holds the pool of hard inputs, and what random
+circuits of every size are worth. Its card, `evidence/seed0.json`, says how both came about and of which
+weights.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Generator, Tensor
+
+from exercises_utils.checkpoints import CheckpointError, load_checkpoint
+from exercises_utils.evidence import CircuitScorer, Pool, Site, random_circuits
+from exercises_utils.models import build_model
+from exercises_utils.pools import EvidenceTask, build_pool
+
+FORMAT_VERSION = 1
+N_CIRCUITS = 1000
+N_CIRCUIT_INPUTS = 128
+LARGEST_CIRCUIT = 24
+SEED = 0
+
+
+class EvidenceFileError(CheckpointError):
+    """The evidence beside a checkpoint is missing, damaged, or of other weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class RandomCircuits:
+    """What random circuits with positions are worth, for every size up to a largest one."""
+
+    tokens: Int[Tensor, "input position"]  # score a circuit on these to compare it with the random ones
+    sites: tuple[Site, ...]  # what the circuits were drawn from
+    table: Float[Tensor, "circuit size"]  # column k - 1: `CircuitScorer.values` of the circuits of k sites
+
+    def values(self, size: int) -> Float[Tensor, " circuit"] | None:
+        """The metric of each random circuit of `size` sites, or None for sizes that were not computed."""
+        return self.table[:, size - 1].double() if 1 <= size <= self.table.shape[1] else None
+
+
+@dataclass(frozen=True)
+class EvidenceCard:
+    """What an evidence file is and how it came about; stored as JSON beside it."""
+
+    challenge: str
+    instance: str
+    weights_sha256: str
+    pool: str
+    kinds: list[str]
+    n_answers: int
+    circuits: str
+    seed: int
+    sha256: str
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that is stored for one model."""
+
+    pool: Pool
+    circuits: RandomCircuits
+    card: EvidenceCard
+
+
+def accuracy(task: EvidenceTask, tokens: Int[Tensor, "input position"]) -> Callable[[Tensor], float]:
+    """The metric that the stored circuits are scored with: from logits for `tokens` to the share of right "
+    "answers."""
+    right = task.right_answers(tokens)
+    return lambda logits: float((task.answers(logits).cpu() == right).double().mean())
+
+
+def evidence_path(weights: Path) -> Path:
+    """Where the evidence for a weights file is."""
+    return weights.parent / "evidence" / weights.name
+
+
+def write_evidence(
+    task: EvidenceTask, weights: Path, progress: Callable[[Any], Any] = iter, *, force: bool = False
+) -> EvidenceCard:
+    """The card of the evidence written for a weights file: its pool, and its random circuits.
+
+    Takes a minute or two, nearly all for the circuits. `progress` wraps the loop over sizes, such as `tqdm`.
+
+    Raises:
+        CheckpointError: the weights cannot be loaded, or there is evidence already and `force` is False.
+    """
+    path = evidence_path(weights)
+    if path.exists() and not force:
+        raise EvidenceFileError(f"{path} would be overwritten. Overwrite it with --force.")
+    state_dict, card = load_checkpoint(weights)
+    model = build_model(card.config, state_dict)
+    pool = build_pool(lambda tokens: model(tokens.to(model.W_E.device)), task, seed=SEED)
+    tokens = task.typical_inputs(N_CIRCUIT_INPUTS, Generator().manual_seed(SEED))
+    scorer = CircuitScorer(model, tokens, accuracy(task, tokens), chance=task.CHANCE)
+    sites = sorted(task.SITES)
+    sizes = range(1, min(LARGEST_CIRCUIT, len(sites)) + 1)
+    columns = [scorer.values(random_circuits(sites, size, N_CIRCUITS, SEED)) for size in progress(sizes)]
+    content = save(
+        {
+            "pool.tokens": _small(pool.tokens),
+            "pool.right_answers": _small(pool.right_answers),
+            "pool.model_answers": _small(pool.model_answers),
+            "pool.kinds": _small(pool.kinds),
+            "circuits.tokens": _small(tokens),
+            "circuits.sites": _small(torch.tensor(sites)),
+            "circuits.table": torch.stack(columns, dim=1).half(),
+        }
+    )
+    evidence_card = EvidenceCard(
+        challenge=card.challenge,
+        instance=weights.stem,
+        weights_sha256=card.sha256,
+        pool=pool.how,
+        kinds=list(pool.kind_names),
+        n_answers=pool.n_answers,
+        circuits=(
+            f"Accuracy of {N_CIRCUITS} random circuits of every size from 1 to {len(columns)}, everything "
+            f"else mean-ablated, on {N_CIRCUIT_INPUTS} inputs as the model was trained on (seed {SEED})."
+        ),
+        seed=SEED,
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    path.with_suffix(".json").write_text(
+        json.dumps(asdict(evidence_card), indent=2, ensure_ascii=False) + "\n"
+    )
+    return evidence_card
+
+
+def load_evidence(weights: Path) -> Evidence:
+    """The evidence stored for a weights file, after every check.
+
+    Raises:
+        CheckpointError: the weights cannot be loaded.
+        EvidenceFileError: the evidence is missing, damaged, or belongs to other weights.
+    """
+    path = evidence_path(weights)
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        raise EvidenceFileError(
+            f"There is no evidence file with its card at {path}. Make it: `exercises evidence CHALLENGE "
+            f"{weights.stem}`."
+        )
+    remedy = (
+        "Restore the folder from the repository, or make the file again with `exercises evidence … --force`."
+    )
+    try:
+        values = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if values.get("format_version") != FORMAT_VERSION:
+            raise EvidenceFileError(
+                f"{path} has format version {values.get('format_version')!r}; this package reads "
+                f"{FORMAT_VERSION}. {remedy}"
+            )
+        card = EvidenceCard(**values)
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != card.sha256:
+            raise EvidenceFileError(f"{path} is not the file that its card was written for. {remedy}")
+        tensors = load(content)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, SafetensorError) as error:
+        raise EvidenceFileError(f"{path} or its card cannot be read: {error}. {remedy}") from error
+    if card.weights_sha256 != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise EvidenceFileError(f"{path} was made for other weights than {weights}. {remedy}")
+    pool = Pool(
+        **{
+            field.name: tensors[f"pool.{field.name}"].long()
+            for field in fields(Pool)
+            if f"pool.{field.name}" in tensors
+        },
+        kind_names=tuple(card.kinds),
+        n_answers=card.n_answers,
+        how=card.pool,
+    )
+    circuits = RandomCircuits(
+        tokens=tensors["circuits.tokens"].long(),
+        sites=tuple(tuple(site) for site in tensors["circuits.sites"].tolist()),
+        table=tensors["circuits.table"],
+    )
+    return Evidence(pool=pool, circuits=circuits, card=card)
+
+
+def _small(numbers: Tensor) -> Tensor:
+    """Whole numbers in one byte each where they fit, else in four."""
+    return numbers.to(torch.uint8 if int(numbers.max()) < 256 else torch.int32).contiguous()
