@@ -53,6 +53,7 @@ PASSED, FAILED, NOT_ATTEMPTED, UNCHECKED = "passed", "failed", "not attempted", 
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "○", UNCHECKED: "?"}
 STRICT_VARIABLE, OUTCOMES_VARIABLE = "EXERCISES_STRICT", "EXERCISES_OUTCOMES"
 WRITE_IT = "Write your answer and run this cell again."
+HARD_CODED = " Is a number fixed in the code, or something used from the notebook that is no argument?"
 
 
 class _Anything:
@@ -303,7 +304,7 @@ class Check:
         if problem := explain(cases[: len(whole)], [output.value for output in whole], names):
             return self._outcome(FAILED, problem)
         if last.error:
-            where = f" This is on {last.case}; right on {_names(cases[:-1])}." if whole else ""
+            where = f" This is on {last.case}; right on {_names(cases[:-1])}.{HARD_CODED}" if whole else ""
             return self._outcome(FAILED, last.error + where)
         if len(outputs) < len(self.cases()):
             raise ValueError(
@@ -395,14 +396,14 @@ def explain(cases: Sequence[Case], values: Sequence[Any], names: Sequence[str] =
     if tensors:
         if reason := cause(tensors):
             return reason + _where(cases, failing)
-        return how_far(tensors[0]) + _where(cases, failing, guess=True) + _precision(value)
+        return how_far(tensors[0]) + _where(cases, failing) + _precision(value)
     if case.arguments and isinstance(case.expected, float):
         pairs = [(values[i], cases[i].expected) for i in failing if isinstance(values[i], float)]
         if reason := together(pairs):
             return reason
         got, expected = (torch.tensor(number, dtype=torch.float64) for number in pairs[0])
-        return how_far(Numbers(got, expected, None)) + _where(cases, failing, guess=True)
-    return _wrong_part(value, case) + _where(cases, failing, guess=True)
+        return how_far(Numbers(got, expected, None)) + _where(cases, failing)
+    return _wrong_part(value, case) + _where(cases, failing)
 
 
 def _named_mistake(cases: Sequence[Case], values: Sequence[Any]) -> str | None:
@@ -432,18 +433,15 @@ def _wrong_part(value: Any, case: Case) -> str:
     return wrong_value(value, case.expected, case.axes)
 
 
-def _where(cases: Sequence[Case], failing: Sequence[int], guess: bool = False) -> str:
-    """Which case a message is about, which ones are right, and a guess why only some are wrong."""
+def _where(cases: Sequence[Case], failing: Sequence[int]) -> str:
+    """Which case a message is about, which ones are right, and a guess why only the later ones are wrong."""
     if len(cases) == 1:
         return ""
     about = cases[failing[0]].name
     right = [case for i, case in enumerate(cases) if i not in failing]
     if not right:
         return f" This is on {about}."
-    text = f" This is on {about}; right on {_names(right)}."
-    if guess and failing[0] > 0:
-        text += " Is a number fixed in the code, or something used from the notebook that is no argument?"
-    return text
+    return f" This is on {about}; right on {_names(right)}." + (HARD_CODED if failing[0] > 0 else "")
 
 
 def _names(cases: Sequence[Case]) -> str:

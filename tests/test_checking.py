@@ -404,7 +404,7 @@ def test_an_error_comes_with_its_message_its_line_and_its_case():
     text = message(raises)
     assert "RuntimeError: einsum()" in text
     assert 'return torch.einsum("ij,kl,l->ik", W_V, W_O)' in text
-    assert "This is on a random model of width 7; right on the lesson's model." in text
+    assert "This is on a random model of width 7; right on the lesson's model. Is a number fixed" in text
 
 
 def test_an_earlier_wrong_value_is_told_before_a_later_error():

@@ -7,7 +7,9 @@ The table of what was refused and accepted, all lessons: ``python -m tests.wrong
 import importlib
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +123,8 @@ def not_attempted(answers: Answers) -> None:
     for blank in blanks:
         outcome = answers.outcome(blank)
         assert outcome.status == "not attempted", f"{_name(blank)}: {outcome}"
-    assert answers.check.working(None) is not None
+    with redirect_stdout(StringIO()):  # it says that it takes the course's version
+        assert answers.check.working(None) is not None
 
 
 def sound(answers: Answers) -> None:
