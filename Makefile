@@ -10,8 +10,8 @@ PYTEST = $(BIN)/python -m pytest -q
 # One notebook or test file stays in one process.
 PARALLEL = -n 2 --dist loadfile
 
-# JupyterLab: no news, no look for updates; the address is printed where there is no screen.
-LAB_OPTIONS = --port=$(PORT) --LabApp.news_url= --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+# Where there is no screen, JupyterLab prints its address.
+LAB_OPTIONS = --port=$(PORT)
 ifeq ($(shell id -u),0)
 LAB_OPTIONS += --allow-root
 endif
@@ -20,6 +20,9 @@ ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
 LAB_OPTIONS += --no-browser
 endif
 endif
+
+# JupyterLab asks nobody about news, and does not look for updates: it works without a network.
+LAB_SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint unit regression verify build browser chromium clean
@@ -57,6 +60,7 @@ build: export OMP_NUM_THREADS = 1
 build: $(VENV)/.dev chromium ## solutions -> executed solutions -> exercise notebooks
 	$(BIN)/exercises build
 
+browser: export OMP_NUM_THREADS = 1
 browser: $(VENV)/.dev chromium ## run the notebooks in JupyterLab in a real browser
 	$(PYTEST) -m browser tests/browser
 
@@ -78,4 +82,6 @@ $(VENV)/bin/python:
 $(VENV)/.lab $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "== installing (the first time takes some minutes)"
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '$(LAB_SETTINGS)' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@

@@ -24,8 +24,14 @@ ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", OFFLINE]
-HEIGHT = 4000
+HEIGHT = 2000
 
+# Looked at once a second, so it must cost nothing.
+ENDED = """() => {
+  const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];
+  const waits = cell => cell.type === 'code' && cell.executionCount == null && cell.sharedModel.getSource().trim();
+  return !cells.some(waits) || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') != null;
+}"""
 STATE = """() => {
   const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];
   const code = cells.filter(cell => cell.type === 'code' && cell.sharedModel.getSource().trim());
@@ -33,7 +39,6 @@ STATE = """() => {
   const drawn = (selector, part) =>
     [...document.querySelectorAll('.jp-OutputArea ' + selector)].filter(e => e.querySelector(part)).length;
   return {
-    left: code.filter(cell => cell.executionCount == null).length,
     errors: outputs.filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue),
     figures: outputs.filter(o => o.data && 'application/vnd.plotly.v1+json' in o.data).length,
     widgets: outputs.filter(o => [o.data?.['text/html'] ?? ''].flat().join('').includes('class="cv-')).length,
@@ -49,10 +54,10 @@ def lab(tmp_path_factory):
     home = tmp_path_factory.mktemp("lab")
     for folder in ("notebooks", "solutions"):
         shutil.copytree(ROOT / folder, home / "course" / folder)
-    # Every cell is really in the page, so that everything can be counted.
-    settings = home / "settings" / "@jupyterlab" / "notebook-extension"
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -60,8 +65,7 @@ def lab(tmp_path_factory):
     variables |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "HOME": str(home)}
     variables |= {"JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
     options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
-    options += ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url="]
-    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    options += ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True"]
     log = home / "server.log"
     with log.open("w") as file:
         server = subprocess.Popen(
@@ -119,11 +123,7 @@ def test_run_all(lab, page, lesson, folder, tmp_path):
         timeout=120_000,
     )
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.wait_for_function(
-        f"() => {{ const state = ({STATE})(); return state.left === 0 || state.errors.length > 0 }}",
-        timeout=600_000,
-        polling=500,
-    )
+    page.wait_for_function(ENDED, timeout=600_000, polling=1000)
     shots = Path(os.environ.get("EXERCISES_SCREENSHOTS", tmp_path))
     photograph(page, shots / f"{lesson.name}-{folder}")
     state = page.evaluate(STATE)
