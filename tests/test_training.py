@@ -1,9 +1,8 @@
 """The loop does what its settings say, the same way each time, and never writes half a result."""
 
-import dataclasses
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,7 +160,7 @@ def test_the_bar_shows_loss_and_accuracy(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_run_training_writes_weights_and_a_card_of_them(tmp_path: Path) -> None:
-    task, out = toy_task(steps=150, batch_size=128), tmp_path / "deeper" / "mine.safetensors"
+    task, out = toy_task(steps=12), tmp_path / "deeper" / "mine.safetensors"
     card = run_training(task, 0, out, quiet=True)
     weights, stored = load_checkpoint(out, "toy")
     assert stored.sha256 == card.sha256
@@ -169,7 +168,7 @@ def test_run_training_writes_weights_and_a_card_of_them(tmp_path: Path) -> None:
     assert stored.instance == "mine"
     assert stored.seed == 0
     assert stored.accuracy["n"] == 10_000
-    assert stored.accuracy["value"] > 0.95
+    assert 0.3 < stored.accuracy["value"] < 0.99
     assert stored.training["why"] == "a test"
     assert stored.hard_slices["zeros"]["seed"] == EVALUATION_SEED + 1
     # The figure is that of the weights on the data that it names.
@@ -182,12 +181,16 @@ def test_run_training_writes_weights_and_a_card_of_them(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
-    short = dataclasses.replace(palindromes.TRAINING, steps=3)
-    task = SimpleNamespace(**{**vars(palindromes), "TRAINING": short})
     for folder in ("one", "other"):
-        run_training(task, 1, tmp_path / folder / "seed1.safetensors", quiet=True)
+        run_training(toy_task(), 1, tmp_path / folder / "seed1.safetensors", quiet=True)
     for name in ("seed1.safetensors", "seed1.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_some_steps_of_palindromes_give_the_same_weights_twice() -> None:
+    task = SimpleNamespace(**{**vars(palindromes), "TRAINING": replace(palindromes.TRAINING, steps=3)})
+    one, other = (train(task, 1, quiet=True)[0] for _ in range(2))
+    assert same(one, other)
 
 
 def test_a_file_that_exists_is_refused_before_training(tmp_path: Path) -> None:
