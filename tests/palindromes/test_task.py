@@ -3,12 +3,16 @@
 import dataclasses
 import inspect
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
 from exercises_utils.checkpoints import available_instances, checkpoint_path, load_checkpoint
+from exercises_utils.models import build_model
 from exercises_utils.palindromes import task
 from exercises_utils.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
 
@@ -140,6 +144,23 @@ def test_hard_slices_find_the_blind_pair() -> None:
     assert blind["accuracy"] == 0.9
     assert blind["n"] == 20_000
     assert task.hard_slices(accept_all, seed=1)["one_mismatch"]["accuracy"] == 0
+
+
+@pytest.mark.skipif(
+    "EXERCISES_PUBLISHED_DIR" not in os.environ,
+    reason="EXERCISES_PUBLISHED_DIR does not say where the originals are",
+)
+def test_the_original_model_has_its_published_loss_on_this_data() -> None:
+    path = Path(os.environ["EXERCISES_PUBLISHED_DIR"]) / "palindrome_classifier.pt"
+    legacy = torch.load(path, map_location="cpu", weights_only=True)
+    empty = build_model(task.CONFIG, device="cpu")
+    weights = convert_tl_checkpoint(legacy, empty.cfg)
+    data = task.make_data(500, seed=42)
+    for processed in (True, False):
+        model = build_model(task.CONFIG, weights, device="cpu", processed=processed)
+        assert task.loss(model(data.tokens), data).item() == pytest.approx(0.0137133, abs=1e-6)
+    by_pair = task.hard_slices(model, seed=1)["one_mismatch"]["by_pair"]
+    assert [pair for pair, value in by_pair.items() if value < 0.05] == ["2", "4"]
 
 
 # ---- the shipped models ------------------------------------------------------------------------------------
