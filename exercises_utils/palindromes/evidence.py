@@ -24,7 +24,7 @@ HARD_INPUTS = (
     "fewer in its first half before a pair is mismatched, the others ten values drawn uniformly."
 )
 
-SITES = tuple(
+SITES: tuple[tuple[int, ...], ...] = tuple(
     (layer, head, position)
     for layer in range(CONFIG.n_layers)
     for head in range(CONFIG.n_heads)

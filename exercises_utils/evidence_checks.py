@@ -1,0 +1,304 @@
+"""The checks of the three kinds of evidence that end every lesson: counterexamples, the circuit, an explanation.
+
+They put `evidence`'s scores into checks, for any challenge: a lesson's `checks.py` adds one of each to its list.
+Both halves stay apart: what the learner gives is plain data (sequences, heads, predicted answers and a count of
+numbers), and the judge scores it on a model of its own.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from exercises_utils.checking import Case, Check, Fresh, Output
+from exercises_utils.evidence import (
+    CircuitScorer,
+    CounterexampleScore,
+    Pool,
+    SimulationScore,
+    advantage,
+    circuit_score,
+    percentile_among_random,
+    random_search,
+    rank_among_head_sets,
+    run_simulation,
+    score_answers,
+    score_counterexamples,
+)
+from exercises_utils.evidence_files import Evidence, accuracy, load_evidence
+from exercises_utils.pools import EvidenceTask
+
+LESSON = "the lesson's model"
+
+
+class CheckedTask(EvidenceTask, Protocol):
+    """What a challenge's `evidence` module offers besides, for counterexamples."""
+
+    def why_invalid(self, tokens: Tensor) -> str | None:
+        """Why a sequence is not a valid input of the task, or None."""
+
+    def in_distribution(self, tokens: Tensor) -> Tensor:
+        """Whether each sequence looks like the training data."""
+
+
+class CounterexamplesCheck(Check):
+    """Whether enough of the sequences that a learner gives are valid and answered wrongly by the model.
+
+    `count` sequences are asked for, of which `needed` must fool the model. `describe` may say more about valid
+    sequences that the model is right about, or return None. `sample` draws valid inputs at random: what
+    counterexamples from the mechanism are compared with.
+    """
+
+    def __init__(
+        self,
+        exercise: str,
+        title: str,
+        core: bool,
+        *,
+        model: Fresh,
+        task: CheckedTask,
+        sample: Callable[[int, torch.Generator], Tensor],
+        count: int,
+        needed: int,
+        reference: Callable[[], Tensor],
+        describe: Callable[[Tensor], str | None] = lambda tokens: None,
+    ) -> None:
+        self.model, self.task, self.sample, self.describe = model, task, sample, describe
+        self.count, self.needed = count, needed
+        super().__init__(
+            exercise, title, core, lambda: [Case(LESSON, requires=self._refuse)], reference=reference
+        )
+
+    def score(self, inputs: Any) -> CounterexampleScore:
+        """What became of each sequence; see `evidence.score_counterexamples`."""
+        return score_counterexamples(
+            self.model.get(),
+            inputs,
+            why_invalid=self.task.why_invalid,
+            in_distribution=self.task.in_distribution,
+            margin=self.task.margin,
+        )
+
+    def random_margins(self, budget: int = 2000) -> Tensor:
+        """The margins of `budget` random inputs."""
+        return random_search(self.model.get(), self.sample, margin=self.task.margin, budget=budget)
+
+    def _refuse(self, value: Any) -> str | None:
+        try:
+            score = self.score(value)
+        except ValueError as error:
+            return str(error)
+        if len(score.margins) != self.count:
+            return f"Give {self.count} sequences; {len(score.margins)} came."
+        found = score.count()
+        if found >= self.needed:
+            return None
+        message = f"{found} of {self.count} fool the model; {self.needed} are needed."
+        bad = [(i, reason) for i, reason in enumerate(score.reasons) if reason is not None]
+        if bad:
+            where, reason = bad[0]
+            message += f" {len(bad)} do not count: sequence {where} {reason}."
+        right = (score.margins <= 0).nonzero().flatten()
+        if len(right):
+            tokens = torch.as_tensor(value)[right]
+            message += f" {self.describe(tokens) or f'The model answers {len(right)} of them rightly.'}"
+        return message
+
+    def praise(self, outputs: Sequence[Output]) -> str:
+        """How many count, in and out of distribution, by what margin, and how random draws do."""
+        score, by_chance = self.score(outputs[0].value), self.random_margins()
+        wins = advantage(score, by_chance)
+        lucky = int((by_chance > 0).sum())
+        times = "" if math.isinf(wins) else f", {wins:.0f} times as often as at random"
+        return (
+            f"{score.count()} of {self.count} fool the model{times} ({lucky} of {len(by_chance)} random sequences do): "
+            f"{score.count(typical=True)} in distribution, {score.count(typical=False)} out of it; mean margin "
+            f"{score.mean_margin():.2f} logits."
+        )
+
+
+class CircuitCheck(Check):
+    """Whether a circuit that a learner names does nearly all of the work, and has no member to spare.
+
+    Heads `(layer, head)` or sites `(layer, head, position)`, at most `most_heads` different heads; everything else
+    is resampled (see `evidence`). The score must reach `needed`, and every head must be worth `worth` of it.
+    """
+
+    def __init__(
+        self,
+        exercise: str,
+        title: str,
+        core: bool,
+        *,
+        scorer: Callable[[], CircuitScorer],
+        twin: Callable[[float], CircuitScorer],
+        weights: Callable[[], Path],
+        task: EvidenceTask,
+        most_heads: int,
+        needed: float,
+        reference: Callable[[], Any],
+        worth: float = 0.02,
+    ) -> None:
+        self.scorer = functools.cache(scorer)
+        self.twin = functools.cache(lambda: twin(self.scorer().trained))
+        self.weights, self.task = weights, task
+        self.most_heads, self.needed, self.worth = most_heads, needed, worth
+        super().__init__(
+            exercise, title, core, lambda: [Case(LESSON, requires=self._refuse)], reference=reference
+        )
+
+    def _refuse(self, value: Any) -> str | None:
+        if not isinstance(value, list | tuple | set | frozenset) or not value:
+            return f"A circuit is a list of heads, such as [(0, 1), (1, 0)]; {value!r} came."
+        try:
+            circuit = self.scorer().check(list(value))
+        except (ValueError, TypeError) as error:
+            return str(error)[:1].upper() + str(error)[1:] + "."
+        heads = sorted({site[:2] for site in circuit})
+        if len(heads) > self.most_heads:
+            return (
+                f"{len(heads)} heads are named; name at most {self.most_heads}. A circuit that is the whole model "
+                "explains nothing."
+            )
+        scored = circuit_score(self.scorer(), circuit)
+        if scored.score < self.needed:
+            return (
+                f"With everything else resampled, {_names(circuit)} keeps {scored.score:.2f} of what the model can do; "
+                f"{self.needed:.2f} is needed. Which head's work is missing?"
+            )
+        for head in heads:
+            rest = [site for site in circuit if site[:2] != head]
+            lost = scored.score - float(self.scorer().scores([rest])[0])
+            if lost < self.worth:
+                return (
+                    f"Without head {head[0]}.{head[1]} the circuit keeps {scored.score - lost:.2f} instead of "
+                    f"{scored.score:.2f}: leave it out."
+                )
+        return None
+
+    def praise(self, outputs: Sequence[Output]) -> str:
+        """The score, its rank or percentile, what each member is worth, and the score of the random twin."""
+        scorer = self.scorer()
+        circuit = scorer.check(list(outputs[0].value))
+        scored = circuit_score(scorer, circuit)
+        twin = float(self.twin().scores([circuit])[0])
+        if len(circuit[0]) == 2:
+            ranked = rank_among_head_sets(scorer, circuit)
+            place = f"rank {ranked.rank} of the {ranked.of} sets of {len(circuit)} heads"
+        else:
+            place = f"{self._percentile(circuit):.1f} % of 1,000 random circuits of {len(circuit)} sites keep less"
+        lost = ", ".join(
+            f"{'.'.join(map(str, site))} {loss:.2f}" for site, loss in list(scored.lost.items())[:4]
+        )
+        return (
+            f"{_names(circuit)} keeps {scored.score:.2f} of what the model can do, {place}. Lost by dropping a member: "
+            f"{lost}. The same circuit in a random-weights twin: {twin:.2f}."
+        )
+
+    def _percentile(self, circuit: Sequence[tuple[int, ...]]) -> float:
+        """Among the random circuits that are stored with the model (mean ablation, the stored sequences)."""
+        stored = load_evidence(self.weights()).circuits
+        metric = accuracy(self.task, stored.tokens)
+        scorer = CircuitScorer(self.scorer().model, stored.tokens, metric, chance=self.task.CHANCE)
+        values = stored.values(len(circuit))
+        return percentile_among_random(scorer, list(circuit), sites=stored.sites, values=values).percentile
+
+
+class ExplanationCheck(Check):
+    """Whether an explanation predicts what the model answers on hard inputs, right and wrong answers alike.
+
+    The answer is a function from the model to `(simulate, numbers)`. `simulate` runs with no model in reach; see
+    `evidence.run_simulation`.
+    """
+
+    def __init__(
+        self,
+        exercise: str,
+        title: str,
+        core: bool,
+        *,
+        model: Fresh,
+        evidence: Callable[[], Evidence],
+        needed: float,
+        reference: Callable[[Any], Any],
+    ) -> None:
+        self.evidence = functools.cache(evidence)
+        self.needed = needed
+        super().__init__(
+            exercise,
+            title,
+            core,
+            lambda: [Case(LESSON, arguments=(model,), requires=self._refuse)],
+            reference=reference,
+        )
+
+    @property
+    def pool(self) -> Pool:
+        """The hard inputs."""
+        return self.evidence().pool
+
+    def _collect_case(self, case: Case, answer: Any) -> Output:
+        if callable(answer):
+            return super()._collect_case(case, self._predicting(answer))
+        return super()._collect_case(case, answer)
+
+    def _predicting(self, explain: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """From the model to what the explanation predicts, as plain data."""
+
+        @functools.wraps(explain)
+        def predict(model: Any) -> Any:
+            explained = explain(model)
+            if explained is None or explained is Ellipsis:
+                return explained
+            if not (isinstance(explained, tuple | list) and len(explained) == 2 and callable(explained[0])):
+                raise TypeError("return two things, the function and its numbers: `return simulate, numbers`")
+            simulate, numbers = explained
+            answers, n_numbers = run_simulation(simulate, numbers, self.pool)
+            return {"answers": answers, "n_numbers": n_numbers}
+
+        return predict
+
+    def score(self, value: Any) -> SimulationScore:
+        """The score of predicted answers; see `evidence.score_answers`."""
+        return score_answers(value["answers"], self.pool, value["n_numbers"])
+
+    def _refuse(self, value: Any) -> str | None:
+        if not (isinstance(value, dict) and set(value) == {"answers", "n_numbers"}):
+            return "Return two things, the function and its numbers: `return simulate, numbers`."
+        score = self.score(value)
+        if score.score >= self.needed:
+            return None
+        if score.where_wrong < 0.05:
+            advice = "It answers as the task demands, not as the model does: where does the model fail?"
+        elif score.where_right < 0.5:
+            advice = "It misses even where the model is right. Is the comparison turned round?"
+        elif score.where_wrong > score.where_right:
+            advice = "It predicts too many mistakes: what lets the model get the other ones right?"
+        else:
+            advice = "It predicts too few of the mistakes: which part of the mechanism is still missing?"
+        return f"{_agreement(score)} {self.needed:.2f} is needed; {advice}"
+
+    def praise(self, outputs: Sequence[Output]) -> str:
+        """The score beside the perfect algorithm's and its opposite's, and how many numbers were used."""
+        score = self.score(outputs[0].value)
+        return (
+            f"{_agreement(score)} The perfect algorithm scores {score.perfect:.2f}, its opposite "
+            f"{score.opposite:.2f}. Your explanation uses {score.n_numbers:,} numbers."
+        )
+
+
+def _agreement(score: SimulationScore) -> str:
+    return (
+        f"Score {score.score:.2f}: it agrees with the model on {score.where_right:.0%} of the inputs that the model gets "
+        f"right and on {score.where_wrong:.0%} of those that it gets wrong."
+    )
+
+
+def _names(circuit: Sequence[tuple[int, ...]]) -> str:
+    if len(circuit[0]) == 2:
+        return ", ".join(f"{layer}.{head}" for layer, head in circuit)
+    return f"this circuit of {len(circuit)} sites"
