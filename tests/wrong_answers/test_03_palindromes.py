@@ -9,8 +9,8 @@ from transformer_lens.utilities import get_act_name
 
 from exercises_utils import circuits
 from exercises_utils.hooks import ablate, patch
-from exercises_utils.palindromes import checks
-from tests.wrong_answers.harness import Answers, missing, proofs
+from exercises_utils.palindromes import checks, task
+from tests.wrong_answers.harness import Answers, Made, missing, proofs
 
 
 def diff(logits):
@@ -678,6 +678,157 @@ def hard_coded_heads(model, tokens, labels, activation, how):
     return costs(model, tokens, labels, activation, how)[:2, :2]
 
 
+# ── counterexamples ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def known():
+    return checks.counterexamples.course_version()
+
+
+def with_palindromes():
+    return torch.cat([known()[:30], checks.palindromes(20, seed=1)])
+
+
+def ordinary_non_palindromes():
+    data = task.make_data(400, seed=2)
+    return data.tokens[~data.is_palindrome][:50]
+
+
+def repeated():
+    return torch.cat([known()[:25], known()[:25]])
+
+
+def without_start_and_end():
+    return known()[:, 1:-1]
+
+
+def values_too_large():
+    tokens = known().clone()
+    tokens[:20, 3] = 31
+    return tokens
+
+
+def too_few():
+    return known()[:10]
+
+
+def one_sequence():
+    return known()[0]
+
+
+def shuffled_lists():
+    return known().flip(0).tolist()
+
+
+def some_misses():
+    return torch.cat([known()[:40], ordinary_non_palindromes()[:10]])
+
+
+# ── circuit ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def best_circuit():
+    return checks.circuit.course_version()
+
+
+def one_head_of_each_layer():
+    return [best_circuit()[0], (1, 0)]
+
+
+def without_the_matching_head():
+    return [head for head in best_circuit() if head[0] == 1]
+
+
+def other_matching_head():
+    return [(0, 1 - best_circuit()[0][1]), (1, 0), (1, 1)]
+
+
+def whole_model():
+    return [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def no_such_head():
+    return [(0, 0), (2, 1)]
+
+
+def a_single_pair():
+    return (0, 1)
+
+
+def heads_as_text():
+    return ["0.1", "1.0"]
+
+
+def sites():
+    matcher = best_circuit()[0]
+    return [(*matcher, p) for p in task.SECOND_HALF] + [(1, 0, 21), (1, 1, 21)]
+
+
+def too_few_sites():
+    return sites()[5:]
+
+
+def as_a_set():
+    return set(best_circuit())
+
+
+# ── explanation ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def perfect_algorithm(model):
+    def simulate(inputs, numbers):
+        return (inputs[:, 1:-1] == inputs[:, 1:-1].flip(-1)).all(-1)
+
+    return simulate, {}
+
+
+def turned_round(model):
+    def simulate(inputs, numbers):
+        return (inputs[:, 1:-1] != inputs[:, 1:-1].flip(-1)).any(-1)
+
+    return simulate, {}
+
+
+def asks_the_model(model):
+    def simulate(inputs, numbers):
+        return model(inputs)[:, -1].argmax(-1)
+
+    return simulate, {}
+
+
+def hides_the_answers(model):
+    return (lambda inputs, numbers: numbers["model"](inputs)), {"model": model}
+
+
+def only_the_function(model):
+    return lambda inputs, numbers: torch.zeros(len(inputs))
+
+
+def gives_logits(model):
+    return (lambda inputs, numbers: numbers["bias"].expand(len(inputs))), {"bias": model.b_U[1]}
+
+
+def one_answer_too_few(model):
+    return (lambda inputs, numbers: torch.zeros(len(inputs) - 1, dtype=torch.long)), {}
+
+
+def changes_its_inputs(model):
+    def simulate(inputs, numbers):
+        inputs[:, 0] = 0
+        return torch.ones(len(inputs), dtype=torch.long)
+
+    return simulate, {}
+
+
+def all_blind(model):
+    """Takes everything for a palindrome."""
+    return (lambda inputs, numbers: torch.ones(len(inputs), dtype=torch.long)), {}
+
+
+def with_a_helper(model):
+    return checks.explanation.reference(model)
+
+
 LESSON = [
     Answers(
         checks.logit_diff,
@@ -874,6 +1025,49 @@ LESSON = [
         right=[costs],
     ),
     Answers(checks.stale_label),
+    Answers(
+        checks.counterexamples,
+        wrong={
+            Made(with_palindromes): "20 of them are palindromes",
+            Made(ordinary_non_palindromes): "fool the model; 40 are needed",
+            Made(repeated): "repeats input 0",
+            Made(without_start_and_end): "expected 22: START, 20 values, END",
+            Made(values_too_large): "expected a value from 0 to 30",
+            Made(too_few): "Give 50 sequences; 10 came",
+            Made(one_sequence): "expected (input, position)",
+        },
+        right=[Made(known), Made(shuffled_lists), Made(some_misses)],
+    ),
+    Answers(
+        checks.circuit,
+        wrong={
+            Made(one_head_of_each_layer): "0.80 is needed",
+            Made(without_the_matching_head): "0.80 is needed",
+            Made(other_matching_head): "0.80 is needed",
+            Made(whole_model): "name at most 3",
+            Made(no_such_head): "layers 0 to 1",
+            Made(a_single_pair): "heads (layer, head)",
+            Made(heads_as_text): "heads (layer, head)",
+            Made(too_few_sites): "0.80 is needed",
+        },
+        right=[Made(best_circuit), Made(as_a_set), Made(sites)],
+    ),
+    Answers(
+        checks.explanation,
+        wrong={
+            perfect_algorithm: "as the task demands",
+            turned_round: "turned round",
+            asks_the_model: "model",
+            hides_the_answers: "expected a tensor or a number",
+            only_the_function: "return two things",
+            gives_logits: "threshold or an argmax",
+            one_answer_too_few: "an answer for each input",
+            changes_its_inputs: "changed its inputs",
+            all_blind: "0.65 is needed",
+        },
+        right=[with_a_helper],
+    ),
+    Answers(checks.what_processing_keeps),
 ]
 
 
