@@ -10,8 +10,8 @@ PYTEST = $(BIN)/python -m pytest -q
 # One notebook or test file stays in one process.
 PARALLEL = -n 2 --dist loadfile
 
-# Where there is no screen, JupyterLab prints its address.
-LAB_OPTIONS = --port=$(PORT)
+# JupyterLab prints the address of the first lesson, and opens it where there is a screen.
+LAB_OPTIONS = --port=$(PORT) --LabApp.default_url=/lab/tree/$(FIRST) --log-level=WARN
 ifeq ($(shell id -u),0)
 LAB_OPTIONS += --allow-root
 endif
@@ -33,7 +33,8 @@ help: ## this list
 
 lab: $(VENV)/.lab ## install, and open the first lesson in JupyterLab
 	@test -n "$(FIRST)" || { echo "There is no notebook in notebooks/: run \`make build\`."; exit 1; }
-	$(BIN)/jupyter lab $(LAB_OPTIONS) $(FIRST)
+	@echo "Starting JupyterLab; Ctrl-C ends it."
+	@$(BIN)/jupyter lab $(LAB_OPTIONS)
 
 test: lint unit regression ## install, and prove everything: lint, types, tests, notebooks
 
