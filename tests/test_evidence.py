@@ -12,6 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from exercises_utils.evidence import (
     CircuitScorer,
+    CounterexampleScore,
     Pool,
     advantage,
     circuit_score,
@@ -442,6 +443,11 @@ def test_counterexamples_are_told_apart() -> None:
     assert score.mean_margin(typical=False) == pytest.approx(2.0)
 
 
+def test_a_tie_fools_nobody() -> None:
+    tie = CounterexampleScore(margins=torch.zeros(1), reasons=(None,), typical=torch.tensor([True]))
+    assert tie.count() == 0
+
+
 def test_counterexamples_none_of_which_is_valid() -> None:
     score, _ = judged(hand_made.saboteur(), torch.zeros(2, 5, dtype=torch.int32))
     assert score.reasons == ("has 5 tokens; expected 3", "has 5 tokens; expected 3")
@@ -504,11 +510,12 @@ def small_pool() -> Pool:
 
 
 def test_a_simulation_that_knows_the_model_scores_one() -> None:
-    numbers = {"threshold": torch.tensor([2.5]), "slope": 1.0}
+    numbers = {"threshold": torch.tensor([2.0]), "slope": 1.0}
     score = simulation_score(
-        lambda inputs, numbers: inputs[:, 0] < numbers["threshold"], numbers, small_pool()
+        lambda inputs, numbers: inputs[:, 0] < numbers["threshold"] + 0.5, numbers, small_pool()
     )
-    assert (score.score, score.where_right, score.where_wrong, score.n_numbers) == (1, 1, 1, 2)
+    # Two in `numbers`, and one written into the code.
+    assert (score.score, score.where_right, score.where_wrong, score.n_numbers) == (1, 1, 1, 3)
     assert (score.perfect, score.opposite) == (0.5, 0.5)
     assert score.kind_names == ("other", "zero")
     # kinds: 4 of 5 inputs a value are "other"; the model is wrong on one value of four

@@ -21,10 +21,10 @@ def blind_to_the_outer_pair(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def rarely_rejects(tokens: torch.Tensor) -> torch.Tensor:
-    """Blind to pair 1, and rejects palindromes of which the first seven values are all below 3."""
-    low = (tokens[:, 1:8] < 3).sum(-1)
+    """Blind to pair 1, and rejects palindromes that begin with 1, 2, 3, 4, 5: 1 in 29 million."""
+    begun = (tokens[:, 1:6] == torch.arange(1, 6)).sum(-1)
     right = palindromes.right_answers(tokens).bool()
-    return answering(torch.where(right, 6.5 - low, 1.0 - 2 * palindromes.mismatches(tokens)[:, 1:].any(-1)))
+    return answering(torch.where(right, 4.5 - begun, 1.0 - 2 * palindromes.mismatches(tokens)[:, 1:].any(-1)))
 
 
 def test_a_pool_of_a_model_blind_to_one_pair() -> None:
@@ -45,7 +45,7 @@ def test_a_pool_of_a_model_blind_to_one_pair() -> None:
 
 
 def test_rare_mistakes_are_searched_for() -> None:
-    pool = build_pool(rarely_rejects, palindromes, size=400, draws=20_000, rounds=4)
+    pool = build_pool(rarely_rejects, palindromes, size=400, draws=20_000)
     wrong = ~pool.model_is_right
     assert int(wrong.sum()) == 200
     counts = pool.kinds[wrong].bincount(minlength=12)
