@@ -41,6 +41,7 @@ test: lint unit regression ## install, and prove everything: lint, types, tests,
 lint: $(VENV)/.dev
 	@echo "== lint and types"
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 
 unit: export OMP_NUM_THREADS = 1

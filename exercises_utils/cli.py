@@ -58,7 +58,8 @@ def check(
         exercises.record(result.exercise, result.status)
         exercise = titles[result.exercise]
         mark = typer.style(MARKS.get(result.status, "○"), fg=COLOURS.get(result.status))
-        message = f": {result.message}" if result.message and result.status != "passed" else ""
+        tell = result.message and result.status in ("failed", "could not be checked")
+        message = f": {result.message}" if tell else ""
         kind = "" if exercise.core else " (optional)"
         typer.echo(f"{mark} {result.exercise:<{width}}  {result.status}{message}{kind}")
     typer.echo(exercises.progress_line())
