@@ -1,0 +1,150 @@
+"""What is computed once for a model is stored whole, loaded strictly, and is what computing it again gives."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from exercises_utils import evidence_files
+from exercises_utils.checkpoints import available_instances, checkpoint_path, load_checkpoint
+from exercises_utils.evidence import CircuitScorer, percentile_among_random, random_circuits, score_answers
+from exercises_utils.evidence_files import (
+    EvidenceFileError,
+    accuracy,
+    evidence_path,
+    load_evidence,
+    write_evidence,
+)
+from exercises_utils.models import build_model
+from exercises_utils.palindromes import evidence as palindromes
+from exercises_utils.pools import build_pool
+
+INSTANCES = available_instances("palindromes")
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The default instance with its evidence, where a test may damage it."""
+    source = checkpoint_path("palindromes", "seed0")
+    (tmp_path / "evidence").mkdir()
+    for path in (source, evidence_path(source)):
+        for file in (path, path.with_suffix(".json")):
+            shutil.copy(file, tmp_path / file.relative_to(source.parent))
+    return tmp_path / source.name
+
+
+@pytest.mark.parametrize("instance", INSTANCES)
+def test_the_stored_pool_is_true(instance: str) -> None:
+    weights = checkpoint_path("palindromes", instance)
+    evidence = load_evidence(weights)
+    pool = evidence.pool
+    state_dict, card = load_checkpoint(weights)
+    model = build_model(card.config, state_dict, device="cpu")
+    with torch.no_grad():
+        assert torch.equal(palindromes.answers(model(pool.tokens)), pool.model_answers)
+    assert torch.equal(palindromes.right_answers(pool.tokens), pool.right_answers)
+    assert torch.equal(palindromes.kinds(pool.tokens), pool.kinds)
+    assert not any(palindromes.why_invalid(row) for row in pool.tokens)
+    assert len(pool.tokens.unique(dim=0)) == len(pool.tokens) == 1000
+    assert int(pool.model_is_right.sum()) == 500
+    score = score_answers(pool.model_answers, pool)
+    assert (score.score, score.perfect, score.opposite) == (1, 0.5, 0.5)
+    for constant in (0, 1):
+        assert score_answers(torch.full_like(pool.right_answers, constant), pool).score == pytest.approx(0.5)
+    assert evidence.card.instance == instance
+    assert palindromes.HARD_INPUTS in evidence.card.pool
+
+
+@pytest.mark.parametrize("instance", INSTANCES)
+def test_the_stored_random_circuits_are_what_computing_them_gives(instance: str) -> None:
+    weights = checkpoint_path("palindromes", instance)
+    circuits = load_evidence(weights).circuits
+    state_dict, card = load_checkpoint(weights)
+    model = build_model(card.config, state_dict, device="cpu")
+    scorer = CircuitScorer(model, circuits.tokens, accuracy(palindromes, circuits.tokens), chance=0.5)
+    assert circuits.sites == tuple(sorted(palindromes.SITES))
+    for size in (1, 11, evidence_files.LARGEST_CIRCUIT):
+        drawn = random_circuits(circuits.sites, size)
+        stored = circuits.values(size)
+        # The most different ones, and some as they come.
+        chosen = [*stored.argsort()[[0, 500, 990, -2, -1]].tolist(), *range(20)]
+        again = scorer.values([drawn[index] for index in chosen])
+        # One input of 128 may lie on the fence.
+        torch.testing.assert_close(stored[chosen], again, atol=1.5 / len(circuits.tokens), rtol=0)
+    assert circuits.values(0) is None
+    assert circuits.values(evidence_files.LARGEST_CIRCUIT + 1) is None
+
+
+def test_the_stored_percentile_is_the_computed_one() -> None:
+    weights = checkpoint_path("palindromes", "seed0")
+    circuits = load_evidence(weights).circuits
+    state_dict, card = load_checkpoint(weights)
+    model = build_model(card.config, state_dict, device="cpu")
+    scorer = CircuitScorer(model, circuits.tokens, accuracy(palindromes, circuits.tokens), chance=0.5)
+    circuit = random_circuits(circuits.sites, 20, count=1, seed=99)[0]
+    stored = percentile_among_random(scorer, circuit, sites=circuits.sites, values=circuits.values(20))
+    computed = percentile_among_random(scorer, circuit, sites=circuits.sites, count=60)
+    assert stored.scores[:60] == pytest.approx(computed.scores, abs=2.1 * 1.5 / len(circuits.tokens))
+    assert len(stored.scores) == 1000
+
+
+def test_writing_again_gives_the_same(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence_files, "LARGEST_CIRCUIT", 1)
+    monkeypatch.setattr(evidence_files, "N_CIRCUITS", 20)
+    monkeypatch.setattr(
+        evidence_files,
+        "build_pool",
+        lambda *arguments, seed: build_pool(*arguments, seed=seed, draws=5000, rounds=1),
+    )
+    with pytest.raises(EvidenceFileError, match="would be overwritten"):
+        write_evidence(palindromes, copied)
+    cards = [write_evidence(palindromes, copied, force=True) for _ in range(2)]
+    assert cards[0] == cards[1]
+    evidence = load_evidence(copied)
+    assert evidence.card == cards[0]
+    assert evidence.circuits.table.shape == (20, 1)
+    assert evidence.pool.kind_names == palindromes.KINDS
+
+
+def damage_content(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def card_change(**changes):
+    def change(path: Path) -> None:
+        card = path.with_suffix(".json")
+        card.write_text(json.dumps({**json.loads(card.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "There is no evidence file.*exercises evidence CHALLENGE seed0"),
+        (lambda path: path.with_suffix(".json").unlink(), "There is no evidence file with its card"),
+        (damage_content, "is not the file that its card was written for"),
+        (truncate, "is not the file that its card was written for"),
+        (lambda path: path.with_suffix(".json").write_text("{"), "cannot be read"),
+        (lambda path: path.with_suffix(".json").write_text("[]"), "cannot be read"),
+        (card_change(surprise=1), "cannot be read"),
+        (card_change(format_version=7), "has format version 7; this package reads 1"),
+        (card_change(weights_sha256="0" * 64), "was made for other weights"),
+    ],
+)
+def test_damage_is_refused(copied: Path, damage, message: str) -> None:
+    assert load_evidence(copied).card.instance == "seed0"
+    damage(evidence_path(copied))
+    with pytest.raises(EvidenceFileError, match=message):
+        load_evidence(copied)
+
+
+def test_evidence_is_not_an_instance() -> None:
+    assert all(name.startswith("seed") for name in INSTANCES)
+    assert len(set(INSTANCES)) == len(INSTANCES) > 0
