@@ -196,7 +196,7 @@ class CircuitCheck(Check):
         )
         return (
             f"{_names(circuit)} keeps {scored.score:.2f} of what the model can do, {place}. Lost by dropping a member: "
-            f"{lost}. The same circuit in a random-weights twin: {twin:.2f}."
+            f"{lost}. The same circuit in a random-weights twin: {round(twin, 2) + 0.0:.2f}."
         )
 
     def _percentile(self, circuit: Sequence[tuple[int, ...]]) -> float:

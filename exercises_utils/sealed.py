@@ -9,7 +9,7 @@ import builtins
 import dis
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,9 @@ class Sealed:
         self.n_floats = 0
         self._rebuilt: dict[int, types.FunctionType] = {}
         self._name = getattr(function, "__name__", "the function")
-        function = inspect.unwrap(function)  # a decorator such as `torch.no_grad` is not part of an explanation
+        function = inspect.unwrap(
+            function
+        )  # a decorator such as `torch.no_grad` is not part of an explanation
         if not isinstance(function, types.FunctionType):
             raise SealError(
                 "expected a plain function, written with `def` or `lambda`; got a "

@@ -26,11 +26,12 @@ OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", OFFLINE]
 HEIGHT = 2000
 
-# Looked at once a second, so it must cost nothing.
+# An error is looked for in the model of the notebook: JupyterLab keeps only the cells in view in the page.
 ENDED = """() => {
-  const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];
-  const waits = cell => cell.type === 'code' && cell.executionCount == null && cell.sharedModel.getSource().trim();
-  return !cells.some(waits) || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') != null;
+  const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells].filter(cell => cell.type === 'code');
+  const waits = cell => cell.executionCount == null && cell.sharedModel.getSource().trim();
+  const failed = cell => [...Array(cell.outputs.length).keys()].some(i => cell.outputs.get(i).type === 'error');
+  return !cells.some(waits) || cells.some(failed);
 }"""
 STATE = """() => {
   const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];
