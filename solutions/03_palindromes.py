@@ -323,8 +323,8 @@ plotting.heatmap_facets(
 
 # %% [markdown]
 # Read a panel row by row. In the top row nothing is wrong, and `END` rests somewhere: each head has its own **resting place**.
-# In most other rows one of the two heads has left it for the changed position itself: the two heads share the places
-# between them. In some rows neither has moved: remember which.
+# In the others, one of the two heads has left it for the changed position itself: the two heads share the places between
+# them. Is there a row in which neither has moved? Remember it.
 #
 # So the heads of layer 1 do not compare anything. By the time they look, somebody has marked the value that is wrong. One
 # sequence, seen whole, in all four heads (hover over a token to see where it attends):
@@ -410,7 +410,7 @@ plotting.line_facets(
 ).show()
 
 # %% [markdown]
-# A head that compares has its two lines far apart. The gap closes at some positions: are they the ones that you
+# A head that compares has its two lines far apart. Where the gap closes, the head compares nothing: is it the row that you
 # remembered from the figure above?
 
 # %% [markdown]
@@ -698,8 +698,8 @@ plotting.bar(
 # high as the bar of the real change, that single row of attention carries the whole message. The other head's swap is
 # the control: the same intervention in a place that should not matter, or matters less.
 #
-# Positions where the first bar is missing are **blind**: there the model does not notice a real change. You have now seen
-# them in three figures.
+# A position where the first bar is missing is **blind**: there the model does not notice a real change. You have now met it
+# in three figures.
 
 # %% [markdown]
 # ### Exercise 11 · `swap_inputs` (optional)
@@ -1061,12 +1061,17 @@ plotting.bar(
     x="head",
     y="loss added (nats)",
 ).show()
+for how in ("zero", "mean", "resample"):
+    with ablate(model, [READER], how=how):
+        accepted = 1 - rejected(verdict(model, data.tokens[data.is_palindrome]))
+    print(f"head {READER[0]}.{READER[1]}, {how:8s}: {accepted:.3f} of the palindromes are still accepted")
 
 # %% [markdown]
-# The four ways disagree about some heads. A head that costs much under zeros and little under its mean matters as a
-# *constant*: the rest of the model is built around its average output, which does not depend on the sequence. Standard
-# normal noise has nothing to do with the size of the activation, so its bar says little; resampling is the fairest of the
-# four, and the mean comes close to it.
+# The four ways disagree, and the last lines say why. A reading head at zero casts no vote: the other one decides, and most
+# verdicts stay. A reading head at its *mean* casts the same vote for every sequence, and since half of them make it vote "no
+# palindrome", that vote is against palindromes: hardly one is still accepted. Resampling stands between, and puts nothing in
+# that the model has never seen. Standard normal noise has nothing to do with the size of the activation, so its bar says
+# least. Before you read an ablation, ask what was put in the place of what was taken out.
 
 # %% [markdown]
 # ### Exercise 17 · `stale_label` (optional: find the bug)
