@@ -53,7 +53,11 @@ torch.set_grad_enabled(False)
 
 model = load_model("palindromes")
 data = task.make_data(size=2000, seed=1)
-HEADS = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
+HEADS = [
+    (layer, head)
+    for layer in range(model.cfg.n_layers)
+    for head in range(model.cfg.n_heads)
+]
 
 # %% [markdown]
 # A sequence has 22 positions. `START` stands at position 0, the values at positions 1 to 20, `END` at position 21.
@@ -66,7 +70,9 @@ HEADS = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(
 # %%
 for tokens, is_palindrome in zip(data.tokens[:4], data.is_palindrome[:4], strict=True):
     plotting.display_sequence(
-        task.str_tokens(tokens), mirrored=True, note="palindrome" if is_palindrome else "no palindrome"
+        task.str_tokens(tokens),
+        mirrored=True,
+        note="palindrome" if is_palindrome else "no palindrome",
     )
 
 # %%
@@ -106,8 +112,10 @@ print(f"parameters: {sum(p.numel() for p in model.parameters())}")
 
 
 # %% nbgrader={"grade": false, "grade_id": "logit_diff", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def logit_diff(model, tokens: Int[Tensor, "sequence position"]) -> Float[Tensor, " sequence"]:
-    """The logit of "palindrome" minus the logit of "no palindrome" at END, for each sequence."""
+def logit_diff(
+    model, tokens: Int[Tensor, "sequence position"]
+) -> Float[Tensor, " sequence"]:
+    """Logit of "palindrome" minus logit of "no palindrome" at END, for each sequence."""
     ### BEGIN SOLUTION
     verdict = model(tokens)[:, -1]
     return verdict[:, 1] - verdict[:, 0]
@@ -120,7 +128,10 @@ checks.logit_diff(logit_diff)
 # %%
 difference = checks.logit_diff.working(logit_diff)(model, data.tokens)
 plotting.histogram(
-    {"palindromes": difference[data.is_palindrome], "others": difference[~data.is_palindrome]},
+    {
+        "palindromes": difference[data.is_palindrome],
+        "others": difference[~data.is_palindrome],
+    },
     title="The verdict on 2,000 sequences",
     x="logit difference, palindrome − no palindrome (logits)",
     y="sequences",
@@ -179,10 +190,12 @@ print(
 
 
 # %% nbgrader={"grade": false, "grade_id": "logit_attribution", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def logit_attribution(model, tokens: Int[Tensor, "sequence position"]) -> Float[Tensor, "component sequence"]:
-    """Each component's share of the logit difference at END, in logits; the last row is b_U's.
+def logit_attribution(
+    model, tokens: Int[Tensor, "sequence position"]
+) -> Float[Tensor, "component sequence"]:
+    """Each component's share of the logit difference at END, in logits.
 
-    Rows: embed, pos_embed, every head (0.0, 0.1, …), b_O, b_U. They add up to the logit difference.
+    Rows: embed, pos_embed, every head (0.0, 0.1, …), b_O, b_U. They add up to the whole.
     """
     ### BEGIN SOLUTION
     _, cache = model.run_with_cache(tokens)
@@ -201,7 +214,10 @@ checks.logit_attribution(logit_attribution)
 # %%
 attribution = checks.logit_attribution.working(logit_attribution)(model, data.tokens)
 component_names = [*labels, "b_U"]
-by_class = {"palindromes": attribution[:, data.is_palindrome], "others": attribution[:, ~data.is_palindrome]}
+by_class = {
+    "palindromes": attribution[:, data.is_palindrome],
+    "others": attribution[:, ~data.is_palindrome],
+}
 plotting.bar(
     component_names,
     {name: shares.mean(-1) for name, shares in by_class.items()},
@@ -265,7 +281,10 @@ print("the reading head:", READER)
 
 # %%
 intact = data.tokens[data.is_palindrome][:300]
-broken = {position: task.change_value(intact, position, seed=position) for position in task.SECOND_HALF}
+broken = {
+    position: task.change_value(intact, position, seed=position)
+    for position in task.SECOND_HALF
+}
 plotting.display_sequence(task.str_tokens(intact[0]), mirrored=True, note="palindrome")
 plotting.display_sequence(
     task.str_tokens(broken[14][0]), mirrored=True, note="one value changed, at position 14"
@@ -303,13 +322,14 @@ POSITIONS = list(range(task.LENGTH + 2))
 
 
 def end_attention(tokens):
-    """Where END attends in each head of layer 1: the mean over sequences, of shape (head, position)."""
+    """Where END attends in each head of layer 1, mean over sequences: (head, position)."""
     _, cache = model.run_with_cache(tokens, names_filter=["blocks.1.attn.hook_pattern"])
     return cache["pattern", 1][:, :, END].mean(0)
 
 
 rows = torch.stack(
-    [end_attention(intact)] + [end_attention(broken[position]) for position in task.SECOND_HALF]
+    [end_attention(intact)]
+    + [end_attention(broken[position]) for position in task.SECOND_HALF]
 )
 plotting.heatmap_facets(
     {f"head 1.{head}": rows[:, head] for head in range(model.cfg.n_heads)},
@@ -377,8 +397,10 @@ plotting.heatmap_facets(
 
 
 # %% nbgrader={"grade": false, "grade_id": "mirror_attention", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def mirror_attention(pattern: Float[Tensor, "sequence query key"]) -> Float[Tensor, "sequence pair"]:
-    """Attention from each position of the second half to its mirror, in the order of the second half."""
+def mirror_attention(
+    pattern: Float[Tensor, "sequence query key"],
+) -> Float[Tensor, "sequence pair"]:
+    """Attention from each position of the second half to its mirror, in their order."""
     ### BEGIN SOLUTION
     last = pattern.shape[-1] - 1  # END
     queries = torch.arange(last // 2 + 1, last)
@@ -397,7 +419,9 @@ for head in range(model.cfg.n_heads):
     equal = to_mirror(clean["pattern", 0][:, head]).mean(0)
     different = []
     for pair, position in enumerate(task.SECOND_HALF):
-        _, changed = model.run_with_cache(broken[position], names_filter=["blocks.0.attn.hook_pattern"])
+        _, changed = model.run_with_cache(
+            broken[position], names_filter=["blocks.0.attn.hook_pattern"]
+        )
         different.append(to_mirror(changed["pattern", 0][:, head])[:, pair].mean())
     attention_when[head] = {"values equal": equal, "values differ": torch.stack(different)}
 
@@ -436,8 +460,10 @@ plotting.line_facets(
 
 
 # %% nbgrader={"grade": false, "grade_id": "token_circuit", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def token_circuit(model, head: tuple[int, int], scale: float) -> Float[Tensor, "query_value key_value"]:
-    """Attention scores that the values' embeddings give each other in one head of layer 0."""
+def token_circuit(
+    model, head: tuple[int, int], scale: float
+) -> Float[Tensor, "query_value key_value"]:
+    """Attention scores that the values' embeddings give each other in one head."""
     ### BEGIN SOLUTION
     layer, index = head
     values = model.W_E[:-2] / scale
@@ -465,7 +491,9 @@ plotting.heatmap_facets(
 ).show()
 for head, scores in token_scores.items():
     share = (scores.argmax(-1) == torch.arange(len(scores))).float().mean()
-    print(f"head 0.{head}: the value itself has the highest score in {share:.4f} of the rows")
+    print(
+        f"head 0.{head}: the value itself has the highest score in {share:.4f} of the rows"
+    )
 
 # %% [markdown]
 # The scale is the mean over positions and sequences. The true one differs from position to position, so this circuit is
@@ -488,7 +516,10 @@ for head, scores in token_scores.items():
 
 # %% nbgrader={"grade": false, "grade_id": "matching_head", "locked": false, "schema_version": 3, "solution": true, "task": false}
 ### BEGIN SOLUTION
-gaps = [(curves["values equal"] - curves["values differ"]).mean() for curves in attention_when.values()]
+gaps = [
+    (curves["values equal"] - curves["values differ"]).mean()
+    for curves in attention_when.values()
+]
 matching_head = (0, int(torch.stack(gaps).argmax()))
 ### END SOLUTION
 
@@ -522,8 +553,10 @@ print("the matching head:", MATCHER)
 
 
 # %% nbgrader={"grade": false, "grade_id": "position_circuit", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def position_circuit(model, head: tuple[int, int], scale: float) -> Float[Tensor, "query key"]:
-    """Attention scores that the position embeddings give each other in one head of layer 0."""
+def position_circuit(
+    model, head: tuple[int, int], scale: float
+) -> Float[Tensor, "query key"]:
+    """Attention scores that the position embeddings give each other in one head."""
     ### BEGIN SOLUTION
     return circuits.qk_scores(model, head, model.W_pos, model.W_pos, scale)
     ### END SOLUTION
@@ -533,7 +566,9 @@ def position_circuit(model, head: tuple[int, int], scale: float) -> Float[Tensor
 checks.position_circuit(position_circuit)
 
 # %%
-position_scores = circuits.causal(checks.position_circuit.working(position_circuit)(model, MATCHER, scale))
+position_scores = circuits.causal(
+    checks.position_circuit.working(position_circuit)(model, MATCHER, scale)
+)
 plotting.heatmap(
     position_scores.softmax(-1),
     title=f"Head {MATCHER[0]}.{MATCHER[1]}: attention from the positions alone",
@@ -574,10 +609,14 @@ plotting.heatmap(
 def attention_without_positions(
     model, head: tuple[int, int], tokens: Int[Tensor, " position"]
 ) -> Float[Tensor, "query key"]:
-    """The attention pattern of a head of layer 0 when the residual stream holds no position embeddings."""
+    """The pattern of a head of layer 0 with no position embeddings in the residual stream."""
     ### BEGIN SOLUTION
     layer, index = head
-    with model.hooks(fwd_hooks=[("hook_pos_embed", lambda activation, hook: torch.zeros_like(activation))]):
+    with model.hooks(
+        fwd_hooks=[
+            ("hook_pos_embed", lambda activation, hook: torch.zeros_like(activation))
+        ]
+    ):
         _, cache = model.run_with_cache(tokens[None])
     return cache["pattern", layer][0, index]
     ### END SOLUTION
@@ -589,9 +628,14 @@ checks.attention_without_positions(attention_without_positions)
 # %%
 repetitive = torch.tensor([task.START, *[1, 2, 3, 4, 5] * 4, task.END])
 _, with_positions = model.run_with_cache(repetitive[None])
-without = checks.attention_without_positions.working(attention_without_positions)(model, MATCHER, repetitive)
+without = checks.attention_without_positions.working(attention_without_positions)(
+    model, MATCHER, repetitive
+)
 plotting.heatmap_facets(
-    {"tokens only": without, "tokens and positions": with_positions["pattern", MATCHER[0]][0, MATCHER[1]]},
+    {
+        "tokens only": without,
+        "tokens and positions": with_positions["pattern", MATCHER[0]][0, MATCHER[1]],
+    },
     title=f"Head {MATCHER[0]}.{MATCHER[1]} on 1 2 3 4 5, four times",
     x="key position",
     y="query position",
@@ -621,7 +665,9 @@ _, own = model.run_with_cache(intact)
 before = model(intact)
 with patch(model, "pattern", 0, own["pattern", 0]):
     after = model(intact)
-print(f"largest change when a run is patched with itself: {(after - before).abs().max():.4f}")
+print(
+    f"largest change when a run is patched with itself: {(after - before).abs().max():.4f}"
+)
 
 # %% [markdown]
 # ### Exercise 10 · `swap_pattern` (core)
@@ -655,11 +701,18 @@ def swap_pattern(
     broken: Int[Tensor, "sequence position"],
     position: int,
 ) -> Float[Tensor, " sequence"]:
-    """Logit differences on `intact` when one head attends, at one query position, as it does on `broken`."""
+    """Logit differences on `intact` with one head's row of attention taken from `broken`."""
     ### BEGIN SOLUTION
     layer, index = head
     _, cache = model.run_with_cache(broken)
-    with patch(model, "pattern", layer, cache["pattern", layer], heads=[index], positions=[position]):
+    with patch(
+        model,
+        "pattern",
+        layer,
+        cache["pattern", layer],
+        heads=[index],
+        positions=[position],
+    ):
         verdict = model(intact)[:, -1]
     return verdict[:, 1] - verdict[:, 0]
     ### END SOLUTION
@@ -678,7 +731,11 @@ def rejected(differences):
     return (differences < 0).float().mean()
 
 
-flips = {"value really changed": torch.stack([rejected(verdict(model, broken[p])) for p in task.SECOND_HALF])}
+flips = {
+    "value really changed": torch.stack(
+        [rejected(verdict(model, broken[p])) for p in task.SECOND_HALF]
+    )
+}
 for head in range(model.cfg.n_heads):
     name = f"only the attention of head 0.{head} swapped"
     flips[name] = torch.stack(
@@ -727,7 +784,10 @@ def swap_inputs(
     broken: Int[Tensor, "sequence position"],
     position: int,
 ) -> Float[Tensor, " sequence"]:
-    """Logit differences on `intact` with some of a layer's q, k, v taken from `broken` (q at END, k and v at position)."""
+    """Logit differences on `intact` with some of a layer's q, k, v taken from `broken`.
+
+    Queries at END; keys and values at `position`; all heads of the layer.
+    """
     ### BEGIN SOLUTION
     from contextlib import ExitStack
 
@@ -736,7 +796,9 @@ def swap_inputs(
     with ExitStack() as stack:
         for name in inputs:
             place = end if name == "q" else position
-            stack.enter_context(patch(model, name, layer, cache[name, layer], positions=[place]))
+            stack.enter_context(
+                patch(model, name, layer, cache[name, layer], positions=[place])
+            )
         verdict = model(intact)[:, -1]
     return verdict[:, 1] - verdict[:, 0]
     ### END SOLUTION
@@ -754,7 +816,12 @@ through = {
     "keys and values": ("k", "v"),
 }
 flips_through = {
-    name: torch.stack([rejected(swap_in(model, 1, inputs, intact, broken[p], p)) for p in task.SECOND_HALF])
+    name: torch.stack(
+        [
+            rejected(swap_in(model, 1, inputs, intact, broken[p], p))
+            for p in task.SECOND_HALF
+        ]
+    )
     for name, inputs in through.items()
 }
 plotting.heatmap(
@@ -802,9 +869,12 @@ plotting.heatmap(
 
 # %% nbgrader={"grade": false, "grade_id": "composed_key_scores", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def composed_key_scores(
-    model, matcher: tuple[int, int], reader: tuple[int, int], query: Float[Tensor, " d_head"]
+    model,
+    matcher: tuple[int, int],
+    reader: tuple[int, int],
+    query: Float[Tensor, " d_head"],
 ) -> Float[Tensor, " position"]:
-    """The score that the reading head's query gives to each position, as the matching head moves it into the key."""
+    """The reading head's score for each position, moved into its keys by the matching head."""
     ### BEGIN SOLUTION
     layer, index = reader
     moved = circuits.ov_output(model, matcher, model.W_pos)
@@ -832,10 +902,14 @@ checks.composed_key_scores(composed_key_scores)
 
 
 # %% nbgrader={"grade": false, "grade_id": "composed_verdict", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def composed_verdict(model, matcher: tuple[int, int], reader: tuple[int, int]) -> Float[Tensor, " position"]:
-    """What each position embedding, moved by the matching and then the reading head, adds to the logit difference."""
+def composed_verdict(
+    model, matcher: tuple[int, int], reader: tuple[int, int]
+) -> Float[Tensor, " position"]:
+    """What each position, moved by the matching and the reading head, adds to the verdict."""
     ### BEGIN SOLUTION
-    moved = circuits.ov_output(model, reader, circuits.ov_output(model, matcher, model.W_pos))
+    moved = circuits.ov_output(
+        model, reader, circuits.ov_output(model, matcher, model.W_pos)
+    )
     return moved @ (model.W_U[:, 1] - model.W_U[:, 0])
     ### END SOLUTION
 
@@ -857,10 +931,12 @@ for head in range(model.cfg.n_heads):
     key_scores[name] = checks.composed_key_scores.working(composed_key_scores)(
         model, MATCHER, (1, head), mean_query
     )
-    votes_composed[name] = checks.composed_verdict.working(composed_verdict)(model, MATCHER, (1, head))
+    votes_composed[name] = checks.composed_verdict.working(composed_verdict)(
+        model, MATCHER, (1, head)
+    )
 plotting.line_facets(
     {"keys: score at END": key_scores, "values: towards “palindrome”": votes_composed},
-    title=f"What head {MATCHER[0]}.{MATCHER[1]} moves from each position, read by layer 1 (weights only)",
+    title="What the matching head moves from each position, read by layer 1 (weights only)",
     x="position that the matching head attends to",
     y="circuit (arbitrary scale)",
     x_values=POSITIONS,
@@ -882,7 +958,9 @@ plotting.line_facets(
 
 
 # %% nbgrader={"grade": false, "grade_id": "composition_score", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def composition_score(A: Float[Tensor, "d_in d_mid"], B: Float[Tensor, "d_mid d_out"]) -> float:
+def composition_score(
+    A: Float[Tensor, "d_in d_mid"], B: Float[Tensor, "d_mid d_out"]
+) -> float:
     """How much of what A writes, B reads: |AB| / (|A| |B|), between 0 and 1."""
     ### BEGIN SOLUTION
     return ((A @ B).norm() / (A.norm() * B.norm())).item()
@@ -897,19 +975,37 @@ score = checks.composition_score.working(composition_score)
 W_OV = model.W_V @ model.W_O  # (layer, head, d_model, d_model)
 W_QK = model.W_Q @ model.W_K.transpose(-1, -2)
 reads = {"Q": W_QK[1], "K": W_QK[1].transpose(-1, -2), "V": W_OV[1]}
-pairs = [(early, late) for early in range(model.cfg.n_heads) for late in range(model.cfg.n_heads)]
-scores = {kind: [score(W_OV[0, early], W[late]) for early, late in pairs] for kind, W in reads.items()}
-baseline = circuits.random_composition_scores(model.cfg.d_model, model.cfg.d_head, n=300, seed=0)
-print(f"random matrices of this shape: mean {baseline.mean():.3f}, standard deviation {baseline.std():.3f}")
-ours, library = torch.tensor(scores["K"]).view(2, 2), model.all_composition_scores("K")[0, :, 1]
-print(f"largest difference from TransformerLens's own K scores: {(ours - library).abs().max():.4f}")
+pairs = [
+    (early, late) for early in range(model.cfg.n_heads) for late in range(model.cfg.n_heads)
+]
+scores = {
+    kind: [score(W_OV[0, early], W[late]) for early, late in pairs]
+    for kind, W in reads.items()
+}
+baseline = circuits.random_composition_scores(
+    model.cfg.d_model, model.cfg.d_head, n=300, seed=0
+)
+print(
+    f"random matrices of this shape: mean {baseline.mean():.3f}, standard deviation {baseline.std():.3f}"
+)
+ours, library = (
+    torch.tensor(scores["K"]).view(2, 2),
+    model.all_composition_scores("K")[0, :, 1],
+)
+print(
+    f"largest difference from TransformerLens's own K scores: {(ours - library).abs().max():.4f}"
+)
 plotting.bar(
     [f"0.{early} → 1.{late}" for early, late in pairs],
     scores,
     title="Composition scores of layer 0 with layer 1",
     x="pair of heads",
     y="|AB| / (|A| |B|)",
-    reference_lines={"random: mean + 2 standard deviations": (baseline.mean() + 2 * baseline.std()).item()},
+    reference_lines={
+        "random: mean + 2 standard deviations": (
+            baseline.mean() + 2 * baseline.std()
+        ).item()
+    },
 ).show()
 
 # %% [markdown]
@@ -937,15 +1033,23 @@ plotting.bar(
 
 # %% nbgrader={"grade": false, "grade_id": "verdict_by_position", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def verdict_by_position(
-    model, matcher: tuple[int, int], reader: tuple[int, int], tokens: Int[Tensor, "sequence position"]
+    model,
+    matcher: tuple[int, int],
+    reader: tuple[int, int],
+    tokens: Int[Tensor, "sequence position"],
 ) -> Float[Tensor, "sequence value_position"]:
-    """What the matching head's value at each position adds to the logit difference through the reading head."""
+    """What the matching head's value at each position adds through the reading head."""
     ### BEGIN SOLUTION
     layer, index = matcher
     _, cache = model.run_with_cache(tokens)
     written = cache["v", layer][:, 1:-1, index] @ model.W_O[layer, index]
     layer, index = reader
-    return written @ model.W_V[layer, index] @ model.W_O[layer, index] @ (model.W_U[:, 1] - model.W_U[:, 0])
+    return (
+        written
+        @ model.W_V[layer, index]
+        @ model.W_O[layer, index]
+        @ (model.W_U[:, 1] - model.W_U[:, 0])
+    )
     ### END SOLUTION
 
 
@@ -953,7 +1057,9 @@ def verdict_by_position(
 checks.verdict_by_position(verdict_by_position)
 
 # %%
-votes = checks.verdict_by_position.working(verdict_by_position)(model, MATCHER, READER, data.tokens[:100])
+votes = checks.verdict_by_position.working(verdict_by_position)(
+    model, MATCHER, READER, data.tokens[:100]
+)
 where = torch.arange(1, task.LENGTH + 1)
 plotting.scatter(
     {
@@ -1002,7 +1108,7 @@ def ablation_costs(
     activation: str,
     how: str,
 ) -> Float[Tensor, "layer head"]:
-    """Nats that ablating one activation of each head, one head at a time, adds to the loss at END."""
+    """Nats that ablating one activation adds to the loss at END, one head at a time."""
 
     ### BEGIN SOLUTION
     def loss():
@@ -1027,7 +1133,10 @@ labels_1_or_0 = data.labels.long()
 head_names = [f"{layer}.{head}" for layer, head in HEADS]
 costs = {
     how: torch.stack(
-        [costs_of(model, data.tokens, labels_1_or_0, activation, how).flatten() for activation in "qkvz"]
+        [
+            costs_of(model, data.tokens, labels_1_or_0, activation, how).flatten()
+            for activation in "qkvz"
+        ]
     )
     for how in ("mean", "zero")
 }
@@ -1064,7 +1173,9 @@ plotting.bar(
 for how in ("zero", "mean", "resample"):
     with ablate(model, [READER], how=how):
         accepted = 1 - rejected(verdict(model, data.tokens[data.is_palindrome]))
-    print(f"head {READER[0]}.{READER[1]}, {how:8s}: {accepted:.3f} of the palindromes are still accepted")
+    print(
+        f"head {READER[0]}.{READER[1]}, {how:8s}: {accepted:.3f} of the palindromes are still accepted"
+    )
 
 # %% [markdown]
 # The four ways disagree, and the last lines say why. A reading head at zero casts no vote: the other one decides, and most
@@ -1119,7 +1230,10 @@ checks.stale_label(stale_label)
 
 # %%
 one_pair = [task.one_mismatch(500, pair, seed=pair) for pair in range(1, task.N_PAIRS + 1)]
-noticed = [task.correct(model(pair_data.tokens), pair_data).float().mean().item() for pair_data in one_pair]
+noticed = [
+    task.correct(model(pair_data.tokens), pair_data).float().mean().item()
+    for pair_data in one_pair
+]
 plotting.bar(
     [f"{pair}, {task.mirror(pair)}" for pair in range(1, task.N_PAIRS + 1)],
     {"noticed": noticed},
@@ -1127,7 +1241,9 @@ plotting.bar(
     x="positions of the pair",
     y="share called “no palindrome”",
 ).show()
-print(f"all data: {right.mean():.4f}   one mismatched pair: {sum(noticed) / len(noticed):.4f}")
+print(
+    f"all data: {right.mean():.4f}   one mismatched pair: {sum(noticed) / len(noticed):.4f}"
+)
 
 # %% [markdown]
 # This is what the accuracy on fresh data hides. It is also what your circuit predicts: a pair is missed where the matching
@@ -1167,15 +1283,16 @@ print(f"all data: {right.mean():.4f}   one mismatched pair: {sum(noticed) / len(
 palindromes = data.tokens[data.is_palindrome][:100]
 confusable = token_scores[MATCHER[1]].clone()
 confusable.fill_diagonal_(-torch.inf)
-likes = confusable.argmax(
-    0
-)  # for each value of the first half: the wrong value in the second half that scores it highest
+# For each value of the first half: the wrong value in the second half that scores it highest.
+likes = confusable.argmax(0)
 candidates = []
 for position in task.SECOND_HALF:
     changed = palindromes.clone()
     changed[:, position] = likes[changed[:, task.mirror(position)]]
     candidates.append(changed)
-fooled = torch.stack([(verdict(model, changed) > 0).float().mean() for changed in candidates])
+fooled = torch.stack(
+    [(verdict(model, changed) > 0).float().mean() for changed in candidates]
+)
 tried = torch.cat(candidates)
 counterexamples = tried[verdict(model, tried).argsort(descending=True)][:50]
 ### END SOLUTION
@@ -1190,7 +1307,9 @@ def non_palindromes(size, generator):
     return drawn.tokens[~drawn.is_palindrome][:size]
 
 
-by_chance = evidence.random_search(model, non_palindromes, margin=evidence_task.margin, budget=1000)
+by_chance = evidence.random_search(
+    model, non_palindromes, margin=evidence_task.margin, budget=1000
+)
 found = checks.counterexamples.working(counterexamples)
 plotting.strip(
     {"1,000 random": by_chance, "your 50": verdict(model, found)},
@@ -1199,12 +1318,20 @@ plotting.strip(
     y="margin: wrong minus right logit",
     reference_lines={"above this line the model is fooled": 0.0},
 ).show()
-print(f"random non-palindromes that fool the model: {int((by_chance > 0).sum())} of {len(by_chance)}")
+print(
+    f"random non-palindromes that fool the model: {int((by_chance > 0).sum())} of {len(by_chance)}"
+)
 
 # %% tags=["solution-only"]
-outside = torch.cat([c for c, share in zip(candidates, fooled, strict=True) if share < fooled.max()])
+outside = torch.cat(
+    [c for c, share in zip(candidates, fooled, strict=True) if share < fooled.max()]
+)
 at_random = torch.cat(
-    [task.change_value(palindromes, p, seed=p) for p in task.SECOND_HALF if fooled[p - 11] < fooled.max()]
+    [
+        task.change_value(palindromes, p, seed=p)
+        for p in task.SECOND_HALF
+        if fooled[p - 11] < fooled.max()
+    ]
 )
 tries = {
     "all ten places, wrong value from the weights": tried,
@@ -1212,7 +1339,9 @@ tries = {
     "without the blindest place, wrong value at random": at_random,
 }
 for name, sequences in tries.items():
-    print(f"{name:50s} {int((verdict(model, sequences) > 0).sum()):4d} of {len(sequences)} fool the model")
+    print(
+        f"{name:50s} {int((verdict(model, sequences) > 0).sum()):4d} of {len(sequences)} fool the model"
+    )
 
 # %% [markdown] tags=["solution-only"]
 # As many tries as chance had, and many times the finds. The blind place gives most of them. The other places show the second
@@ -1233,7 +1362,9 @@ scorer = evidence.CircuitScorer(
     chance=0.5,
     ablation="resample",
 )
-print(f"no head kept: {scorer.scores([[]])[0]:.2f}   all heads kept: {scorer.scores([HEADS])[0]:.2f}")
+print(
+    f"no head kept: {scorer.scores([[]])[0]:.2f}   all heads kept: {scorer.scores([HEADS])[0]:.2f}"
+)
 
 # %% [markdown]
 # ### Exercise 19 · `circuit` (optional)
@@ -1262,7 +1393,9 @@ print(f"no head kept: {scorer.scores([[]])[0]:.2f}   all heads kept: {scorer.sco
 both = [MATCHER, (1, 0), (1, 1)]
 one_reader = [[MATCHER, (1, head)] for head in range(model.cfg.n_heads)]
 scores = scorer.scores([both, *one_reader])
-circuit = both if scores[0] > scores[1:].max() + 0.02 else one_reader[int(scores[1:].argmax())]
+circuit = (
+    both if scores[0] > scores[1:].max() + 0.02 else one_reader[int(scores[1:].argmax())]
+)
 ### END SOLUTION
 
 # %% nbgrader={"grade": true, "grade_id": "check_circuit", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
@@ -1273,13 +1406,19 @@ sets = [heads for size in range(1, 5) for heads in combinations(HEADS, size)]
 set_scores = scorer.scores(sets)
 plotting.strip(
     {
-        f"{size} of 4": [float(s) for heads, s in zip(sets, set_scores, strict=True) if len(heads) == size]
+        f"{size} of 4": [
+            float(s)
+            for heads, s in zip(sets, set_scores, strict=True)
+            if len(heads) == size
+        ]
         for size in range(1, 5)
     },
     title="Every set of heads, with all others resampled",
     x="heads kept",
     y="share of the model's work",
-    reference_lines={"your circuit": float(scorer.scores([checks.circuit.working(circuit)])[0])},
+    reference_lines={
+        "your circuit": float(scorer.scores([checks.circuit.working(circuit)])[0])
+    },
 ).show()
 
 # %% [markdown]
@@ -1321,7 +1460,7 @@ plotting.strip(
 
 # %% nbgrader={"grade": false, "grade_id": "explanation", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def explanation(model):
-    """A function that predicts the model's answers without it, and the numbers that it needs: (simulate, numbers)."""
+    """(simulate, numbers): a prediction of the model's answers, and the numbers it needs."""
     ### BEGIN SOLUTION
     layer, index = MATCHER
     W_E, W_pos = model.W_E[:-1], model.W_pos[:-1]  # no position that matters sees END
@@ -1342,17 +1481,21 @@ def explanation(model):
         """Of each place in the second half, in the matching head: (sequence, 10)."""
         tokens, places = tokens[:, :21], torch.arange(21)
         length = (
-            numbers["token_length"][tokens] + numbers["place_length"] + numbers["together"][tokens, places]
+            numbers["token_length"][tokens]
+            + numbers["place_length"]
+            + numbers["together"][tokens, places]
         )
         scale = length.sqrt()[..., None]
-        queries = (numbers["query_of_value"][tokens[:, 11:]] + numbers["query_of_place"]) / scale[:, 11:]
+        queries = (
+            numbers["query_of_value"][tokens[:, 11:]] + numbers["query_of_place"]
+        ) / scale[:, 11:]
         keys = (numbers["key_of_token"][tokens] + numbers["key_of_place"]) / scale
         scores = (queries + numbers["query_bias"]) @ keys.transpose(1, 2)
         later = places[None] > places[11:, None]
         return scores.masked_fill(later, float("-inf")).softmax(-1)[..., 1:11].sum(-1)
 
     def simulate(inputs, numbers):
-        """Accepted, unless some place attends to the first half less than half as much as in its own palindrome."""
+        """Accepted, unless a place attends to the first half less than half as it should."""
         in_order = inputs.clone()
         in_order[:, 1:11] = inputs[:, 11:21].flip(-1)
         wanted = attention_to_first_half(in_order, numbers) / 2
@@ -1402,10 +1545,13 @@ print(
 
 # %%
 def turned(other, swap_one):
-    """For each position of the second half, the share of verdicts that turn to "no palindrome" on 100 palindromes."""
+    """The share of 100 palindromes whose verdict turns, for each position changed."""
     few = intact[:100]
     return torch.stack(
-        [rejected(swap_one(other, few, task.change_value(few, p, seed=p), p)) for p in task.SECOND_HALF]
+        [
+            rejected(swap_one(other, few, task.change_value(few, p, seed=p), p))
+            for p in task.SECOND_HALF
+        ]
     )
 
 
@@ -1417,7 +1563,9 @@ experiments = {
     "pattern of 0.1": lambda m, x, changed, p: swap(m, (0, 1), x, changed, p),
     "layer 1: keys": lambda m, x, changed, p: swap_in(m, 1, ("k",), x, changed, p),
     "layer 1: values": lambda m, x, changed, p: swap_in(m, 1, ("v",), x, changed, p),
-    "layer 1: keys and values": lambda m, x, changed, p: swap_in(m, 1, ("k", "v"), x, changed, p),
+    "layer 1: keys and values": lambda m, x, changed, p: swap_in(
+        m, 1, ("k", "v"), x, changed, p
+    ),
 }
 across = {
     name: torch.stack([turned(other, swap_one) for other in others.values()])
@@ -1436,7 +1584,10 @@ plotting.heatmap_facets(
 for name, table in across.items():
     print(
         f"{name:26s}",
-        "  ".join(f"{instance} {row.mean():.2f}" for instance, row in zip(instances, table, strict=True)),
+        "  ".join(
+            f"{instance} {row.mean():.2f}"
+            for instance, row in zip(instances, table, strict=True)
+        ),
     )
 
 # %% [markdown]
@@ -1458,10 +1609,16 @@ for name, table in across.items():
 
 # %%
 raw = load_model("palindromes", processed=False)
-raw_log_probs, log_probs = (m(data.tokens[:500])[:, -1].log_softmax(-1) for m in (raw, model))
+raw_log_probs, log_probs = (
+    m(data.tokens[:500])[:, -1].log_softmax(-1) for m in (raw, model)
+)
 raw_logits, logits_now = raw(data.tokens[:500])[:, -1], model(data.tokens[:500])[:, -1]
-print(f"largest difference in logits:            {(raw_logits - logits_now).abs().max():.3f}")
-print(f"largest difference in log-probabilities: {(raw_log_probs - log_probs).abs().max():.3f}")
+print(
+    f"largest difference in logits:            {(raw_logits - logits_now).abs().max():.3f}"
+)
+print(
+    f"largest difference in log-probabilities: {(raw_log_probs - log_probs).abs().max():.3f}"
+)
 for name, of in {"trained": raw, "processed": model}.items():
     means = {
         "W_E": of.W_E.mean(-1),
