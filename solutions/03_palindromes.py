@@ -44,6 +44,7 @@ from torch import Tensor
 
 from exercises_utils import circuits, evidence, plotting
 from exercises_utils.checkpoints import available_instances
+from exercises_utils.evidence_files import accuracy
 from exercises_utils.hooks import ablate, patch
 from exercises_utils.models import load_model
 from exercises_utils.palindromes import checks, task
@@ -837,10 +838,13 @@ plotting.heatmap(
 ).show()
 
 # %% [markdown]
-# Read the rows. Queries carry nothing: `END` asks the same question of every sequence. Where keys alone or values alone do
-# little but the two together do almost everything, the message needs **both**: the key makes `END` look at the place
-# (K-composition), the value makes what it finds there a vote (V-composition). Where keys alone suffice, the value that
-# stands there votes "no palindrome" anyway, and being looked at is enough.
+# Read the rows. Queries carry nothing: `END` asks the same question of every sequence.
+#
+# **A hypothesis that failed:** the reading head writes the verdict, so the message should arrive in its *values*, and swapping
+# them should be enough. It is not: nobody looks at the place, because its key is still that of a place in order. And keys alone
+# make `END` look, but what it finds there still votes "palindrome". It takes **both**: the key makes `END` look
+# (K-composition), the value makes what it finds a vote against (V-composition). Section 8 asks whether that is so in other
+# models; in some, keys alone can do a part.
 
 # %% [markdown]
 # ### The same from the weights (optional)
@@ -955,6 +959,11 @@ plotting.line_facets(
 #
 # For two matrices applied one after the other, $A$ then $B$ (acting on row vectors from the left: $x \to xA \to xAB$), return
 # $\lVert AB\rVert / (\lVert A\rVert\,\lVert B\rVert)$ with Frobenius norms, as a number.
+#
+# <details><summary>Hint</summary>
+#
+# `matrix.norm()` is the Frobenius norm: the root of the sum of squares.
+# </details>
 
 
 # %% nbgrader={"grade": false, "grade_id": "composition_score", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -1128,6 +1137,13 @@ def ablation_costs(
 checks.ablation_costs(ablation_costs)
 
 # %%
+# The control: one sequence is its own mean, so ablating it by its mean changes nothing.
+with ablate(model, HEADS, how="mean"):
+    alone = model(data.tokens[:1])
+print(
+    f"largest change by mean ablation of one sequence: {(alone - model(data.tokens[:1])).abs().max():.4f}"
+)
+
 costs_of = checks.ablation_costs.working(ablation_costs)
 labels_1_or_0 = data.labels.long()
 head_names = [f"{layer}.{head}" for layer, head in HEADS]
@@ -1140,6 +1156,17 @@ costs = {
     )
     for how in ("mean", "zero")
 }
+unharmed = task.loss(model(data.tokens), data).item()
+
+
+def cost(head, activation, how):
+    with ablate(model, [head], activation=activation, how=how):
+        return task.loss(model(data.tokens), data).item() - unharmed
+
+
+costs["resample"] = torch.tensor(
+    [[cost(head, a, "resample") for head in HEADS] for a in "qkvz"]
+)
 plotting.heatmap_facets(
     {f"{how} ablation": table for how, table in costs.items()},
     title="What it costs to ablate one activation of one head",
@@ -1151,16 +1178,9 @@ plotting.heatmap_facets(
     text=True,
 ).show()
 
-
 # %%
-def cost_of_head(head, how):
-    with ablate(model, [head], how=how):
-        return task.loss(model(data.tokens), data).item()
-
-
-unharmed = task.loss(model(data.tokens), data).item()
 ways = {
-    how: [cost_of_head(head, how) - unharmed for head in HEADS]
+    how: [cost(head, "z", how) for head in HEADS]
     for how in ("zero", "mean", "resample", "noise")
 }
 plotting.bar(
@@ -1171,8 +1191,8 @@ plotting.bar(
     y="loss added (nats)",
 ).show()
 for how in ("zero", "mean", "resample"):
-    with ablate(model, [READER], how=how):
-        accepted = 1 - rejected(verdict(model, data.tokens[data.is_palindrome]))
+    with ablate(model, [READER], how=how):  # the mean is over the whole batch: both classes
+        accepted = 1 - rejected(verdict(model, data.tokens)[data.is_palindrome])
     print(
         f"head {READER[0]}.{READER[1]}, {how:8s}: {accepted:.3f} of the palindromes are still accepted"
     )
@@ -1182,7 +1202,26 @@ for how in ("zero", "mean", "resample"):
 # verdicts stay. A reading head at its *mean* casts the same vote for every sequence, and since half of them make it vote "no
 # palindrome", that vote is against palindromes: hardly one is still accepted. Resampling stands between, and puts nothing in
 # that the model has never seen. Standard normal noise has nothing to do with the size of the activation, so its bar says
-# least. Before you read an ablation, ask what was put in the place of what was taken out.
+# least. Before you read an ablation, ask what was put in the place of what was taken out. (Even the batch matters: over
+# palindromes alone, the mean would be a palindrome's vote.)
+
+# %% [markdown]
+# **The other head of layer 0.** Its mean in its place costs next to nothing. The write-up wonders whether such a head writes
+# roughly the same for all sequences. Does it? For each head of layer 0, place by place:
+
+# %%
+_, written = model.run_with_cache(data.tokens, names_filter=["blocks.0.attn.hook_result"])
+for head in range(model.cfg.n_heads):
+    output = written["result", 0][:, list(task.SECOND_HALF), head]
+    same = output.mean(0).pow(2).sum() / output.pow(2).mean(0).sum()
+    print(
+        f"head 0.{head}: {same:.3f} of what it writes in the second half (mean square) is the same for all"
+    )
+
+# %% [markdown]
+# It does not: only about a third of what head 0.0 writes is the same for all. What it writes does differ between sequences, and
+# the rest of the model does not use the difference. "Its mean serves as well" and "it is constant" are two claims, and the
+# ablation supports only the first.
 
 # %% [markdown]
 # ### Exercise 17 · `stale_label` (optional: find the bug)
@@ -1209,6 +1248,11 @@ for how in ("zero", "mean", "resample"):
 # - **b** head 1.0's
 # - **c** nobody's: the hook does not match
 # - **d** those of all heads of layer 1
+#
+# <details><summary>Hint</summary>
+#
+# Which variables does the hook read, and which does the last line print?
+# </details>
 
 # %% nbgrader={"grade": false, "grade_id": "stale_label", "locked": false, "schema_version": 3, "solution": true, "task": false}
 ### BEGIN SOLUTION
@@ -1424,6 +1468,34 @@ plotting.strip(
 # %% [markdown]
 # Four heads make few sets, so a first rank among the four sets of three says little by itself. What says more is the gap
 # between the best set of each size and the others, and that sets without the matching head stay at chance.
+
+# %%
+sites = [(*MATCHER, p) for p in task.SECOND_HALF] + [
+    (1, head, END) for head in range(model.cfg.n_heads)
+]
+stored = (
+    checks.explanation.evidence().circuits
+)  # 1,000 random circuits of each size, scored once
+site_scorer = evidence.CircuitScorer(
+    model, stored.tokens, accuracy(evidence_task, stored.tokens), chance=0.5
+)
+among = evidence.percentile_among_random(
+    site_scorer, sites, sites=stored.sites, values=stored.values(len(sites))
+)
+plotting.strip(
+    {f"1,000 random circuits of {len(sites)} sites": among.scores},
+    title="The matching head in the second half, and layer 1 at END, among random circuits",
+    x="everything else at its mean",
+    y="share of the model's work",
+    reference_lines={"this circuit": among.score},
+).show()
+print(
+    f"score {among.score:.2f}; {among.percentile:.1f} % of the random circuits score less"
+)
+
+# %% [markdown]
+# With positions there are many circuits, and the comparison says something: twelve of the model's head-and-position sites do
+# what the whole model does (on 128 stored sequences, with everything else at its mean).
 
 # %% [markdown]
 # ### Exercise 20 · `explanation` (optional)
@@ -1645,6 +1717,11 @@ for name, of in {"trained": raw, "processed": model}.items():
 # - **b** the logit difference
 # - **c** the two logits, by the same amount
 # - **d** the attention patterns
+#
+# <details><summary>Hint</summary>
+#
+# Compare the two printed differences. What can differ between two sets of logits with the same log-probabilities?
+# </details>
 
 # %% nbgrader={"grade": false, "grade_id": "what_processing_keeps", "locked": false, "schema_version": 3, "solution": true, "task": false}
 ### BEGIN SOLUTION
@@ -1672,8 +1749,8 @@ checks.what_processing_keeps(what_processing_keeps)
 # | The matching head's output tells the halves apart | composed circuits from position embeddings; votes vary by place more than by value | from weights, without LayerNorm scales | a circuit without a gap between the halves at places that are noticed |
 # | The mistakes follow from the mechanism | blind places and confusable values give counterexamples far above chance; the explanation predicts right and wrong answers | strong (prediction on sequences chosen without it) | a score near one half |
 #
-# **Not understood.** Why a model neglects a pair at all, and which one. What the other head of layer 0 is for: its
-# mean in its place costs next to nothing, so it works as a constant on these sequences; noise in its place does harm.
+# **Not understood.** Why a model neglects a pair at all, and which one. What the other head of layer 0 is for: what
+# it writes differs between sequences, and nothing later seems to use the difference; noise in its place does harm.
 # How the two heads of layer 1 divide the places between them, and whether training pushes them to. Why the model rejects some
 # palindromes, which the explanation of exercise 20 does not foresee.
 #
