@@ -479,9 +479,9 @@ checks.token_circuit(token_circuit)
 
 # %%
 scale = clean["scale", 0, "ln1"].mean().item()
+circuit_of = checks.token_circuit.working(token_circuit)
 token_scores = {
-    head: checks.token_circuit.working(token_circuit)(model, (0, head), scale)
-    for head in range(model.cfg.n_heads)
+    head: circuit_of(model, (0, head), scale) for head in range(model.cfg.n_heads)
 }
 plotting.heatmap_facets(
     {f"head 0.{head}": scores for head, scores in token_scores.items()},
@@ -923,6 +923,8 @@ checks.composed_verdict(composed_verdict)
 
 # %%
 _, seen = model.run_with_cache(data.tokens, names_filter=["blocks.1.attn.hook_q"])
+key_scores_of = checks.composed_key_scores.working(composed_key_scores)
+verdict_of = checks.composed_verdict.working(composed_verdict)
 key_scores, votes_composed = {}, {}
 for head in range(model.cfg.n_heads):
     queries = seen["q", 1][:, END, head]
@@ -932,12 +934,8 @@ for head in range(model.cfg.n_heads):
         f"END's query in head 1.{head}: distance from the mean query, as a share of its length: {spread:.3f}"
     )
     name = f"read by head 1.{head}"
-    key_scores[name] = checks.composed_key_scores.working(composed_key_scores)(
-        model, MATCHER, (1, head), mean_query
-    )
-    votes_composed[name] = checks.composed_verdict.working(composed_verdict)(
-        model, MATCHER, (1, head)
-    )
+    key_scores[name] = key_scores_of(model, MATCHER, (1, head), mean_query)
+    votes_composed[name] = verdict_of(model, MATCHER, (1, head))
 plotting.line_facets(
     {"keys: score at END": key_scores, "values: towards “palindrome”": votes_composed},
     title="What the matching head moves from each position, read by layer 1 (weights only)",
