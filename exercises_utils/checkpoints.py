@@ -215,8 +215,8 @@ def save_checkpoint(
     card = Card(**{**_shallow(card), "sha256": hashlib.sha256(weights).hexdigest()})
     # The card comes last: until it is there, nothing loads the weights.
     card_text = card.to_json().encode()
-    _write_whole(path, weights)
-    _write_whole(card_path(path), card_text)
+    write_whole(path, weights)
+    write_whole(card_path(path), card_text)
     return card
 
 
@@ -264,8 +264,8 @@ def _shallow(card: Card) -> dict[str, Any]:
     return {field.name: getattr(card, field.name) for field in fields(card)}
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under another name first: a reader, or a crash, never sees half a file."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, never sees half of it: under another name first."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

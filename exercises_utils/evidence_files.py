@@ -18,10 +18,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Generator, Tensor
 
-from exercises_utils.checkpoints import CheckpointError, load_checkpoint
+from exercises_utils.checkpoints import (
+    CheckpointError,
+    card_path,
+    checkpoints_folder,
+    load_checkpoint,
+    write_whole,
+)
 from exercises_utils.evidence import CircuitScorer, Pool, Site, random_circuits
 from exercises_utils.models import build_model
-from exercises_utils.pools import EvidenceTask, build_pool
+from exercises_utils.pools import EvidenceTask, NoMistakesError, build_pool
 
 FORMAT_VERSION = 1
 N_CIRCUITS = 1000
@@ -73,8 +79,7 @@ class Evidence:
 
 
 def accuracy(task: EvidenceTask, tokens: Int[Tensor, "input position"]) -> Callable[[Tensor], float]:
-    """The metric that the stored circuits are scored with: from logits for `tokens` to the share of right "
-    "answers."""
+    """The metric of the stored circuits: from the logits for `tokens` to the share of right answers."""
     right = task.right_answers(tokens)
     return lambda logits: float((task.answers(logits).cpu() == right).double().mean())
 
@@ -92,14 +97,22 @@ def write_evidence(
     Takes a minute or two, nearly all for the circuits. `progress` wraps the loop over sizes, such as `tqdm`.
 
     Raises:
-        CheckpointError: the weights cannot be loaded, or there is evidence already and `force` is False.
+        CheckpointError: the weights cannot be loaded.
+        EvidenceFileError: there is evidence already and `force` is False, or the model makes no mistake that
+            a pool could hold.
     """
     path = evidence_path(weights)
-    if path.exists() and not force:
-        raise EvidenceFileError(f"{path} would be overwritten. Overwrite it with --force.")
+    taken = [str(file) for file in (path, card_path(path)) if file.exists()]
+    if taken and not force:
+        raise EvidenceFileError(f"{' and '.join(taken)} would be overwritten. Overwrite with --force.")
     state_dict, card = load_checkpoint(weights)
     model = build_model(card.config, state_dict)
-    pool = build_pool(lambda tokens: model(tokens.to(model.W_E.device)), task, seed=SEED)
+    try:
+        pool = build_pool(lambda tokens: model(tokens.to(model.W_E.device)), task, seed=SEED)
+    except NoMistakesError as error:
+        raise EvidenceFileError(
+            f"No evidence can be made for {weights}: {error}. Train a model with another seed."
+        ) from error
     tokens = task.typical_inputs(N_CIRCUIT_INPUTS, Generator().manual_seed(SEED))
     scorer = CircuitScorer(model, tokens, accuracy(task, tokens), chance=task.CHANCE)
     sites = sorted(task.SITES)
@@ -131,10 +144,10 @@ def write_evidence(
         sha256=hashlib.sha256(content).hexdigest(),
     )
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content)
-    path.with_suffix(".json").write_text(
-        json.dumps(asdict(evidence_card), indent=2, ensure_ascii=False) + "\n"
-    )
+    card_text = json.dumps(asdict(evidence_card), indent=2, ensure_ascii=False) + "\n"
+    # The card comes last: until it is there, nothing loads the file.
+    write_whole(path, content)
+    write_whole(card_path(path), card_text.encode())
     return evidence_card
 
 
@@ -145,17 +158,17 @@ def load_evidence(weights: Path) -> Evidence:
         CheckpointError: the weights cannot be loaded.
         EvidenceFileError: the evidence is missing, damaged, or belongs to other weights.
     """
+    _, weights_card = load_checkpoint(weights)
     path = evidence_path(weights)
-    if not path.is_file() or not path.with_suffix(".json").is_file():
+    shipped = weights.parent == checkpoints_folder() / weights_card.challenge
+    command = f"exercises evidence {weights_card.challenge} {weights.stem if shipped else weights}"
+    if not path.is_file() or not card_path(path).is_file():
         raise EvidenceFileError(
-            f"There is no evidence file with its card at {path}. Make it: `exercises evidence CHALLENGE "
-            f"{weights.stem}`."
+            f"{weights.name} has no evidence yet: {path} or its card is missing. Make it: `{command}`."
         )
-    remedy = (
-        "Restore the folder from the repository, or make the file again with `exercises evidence … --force`."
-    )
+    remedy = f"Restore it from the repository, or make it again: `{command} --force`."
     try:
-        values = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        values = json.loads(card_path(path).read_text(encoding="utf-8"))
         if values.get("format_version") != FORMAT_VERSION:
             raise EvidenceFileError(
                 f"{path} has format version {values.get('format_version')!r}; this package reads "
@@ -168,7 +181,7 @@ def load_evidence(weights: Path) -> Evidence:
         tensors = load(content)
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, SafetensorError) as error:
         raise EvidenceFileError(f"{path} or its card cannot be read: {error}. {remedy}") from error
-    if card.weights_sha256 != hashlib.sha256(weights.read_bytes()).hexdigest():
+    if card.weights_sha256 != weights_card.sha256:
         raise EvidenceFileError(f"{path} was made for other weights than {weights}. {remedy}")
     pool = Pool(
         **{

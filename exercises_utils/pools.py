@@ -18,6 +18,10 @@ from exercises_utils.evidence import Pool, Site
 BATCH = 4096
 
 
+class NoMistakesError(ValueError):
+    """A model without a mistake that the search finds: no pool can tell it from the perfect algorithm."""
+
+
 @runtime_checkable
 class EvidenceTask(Protocol):
     """What a challenge's `evidence` module offers."""
@@ -107,7 +111,7 @@ def build_pool(
         rounds: how many rounds of changes for each kind at most.
 
     Raises:
-        ValueError: no mistake was found at all, so nothing tells an explanation from the perfect algorithm.
+        NoMistakesError: no mistake was found at all, so nothing tells an explanation from the perfect algorithm.
     """
     generator = Generator().manual_seed(seed)
 
@@ -133,8 +137,8 @@ def build_pool(
     of_kind = [drawn.where(drawn.kinds == kind) for kind in range(len(task.KINDS))]
     wrong = [mistakes_among(some, enough=size // 2 // len(task.KINDS) + 1) for some in of_kind]
     if not any(map(len, wrong)):
-        raise ValueError(
-            f"no mistake among {draws:,} inputs and {rounds} rounds of search; draw or search more"
+        raise NoMistakesError(
+            f"the model makes no mistake on {draws:,} hard inputs, nor in {rounds} rounds of search"
         )
     taken = _equal_shares([len(some) for some in wrong], size // 2)
     tokens = torch.cat([some.first(n).tokens for some, n in zip(wrong, taken, strict=True)])
@@ -170,8 +174,7 @@ _MIXTURE = (
 
 
 def _as_many_of_each(tokens: Tensor, answers: Tensor, like: Tensor) -> Tensor:
-    """The first tokens, each right answer as often as in `like`; simply the first if inputs have several "
-    "answers."""
+    """The first tokens, each right answer as often as in `like`; simply the first if an input has several."""
     if like.ndim > 1:
         return tokens[: len(like)]
     counts = like.bincount().tolist()

@@ -1,6 +1,7 @@
 """What is computed once for a model is stored whole, loaded strictly, and is what computing it again gives."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,12 @@ import pytest
 import torch
 
 from exercises_utils import evidence_files
-from exercises_utils.checkpoints import available_instances, checkpoint_path, load_checkpoint
+from exercises_utils.checkpoints import (
+    MissingWeightsError,
+    available_instances,
+    checkpoint_path,
+    load_checkpoint,
+)
 from exercises_utils.evidence import CircuitScorer, percentile_among_random, random_circuits, score_answers
 from exercises_utils.evidence_files import (
     EvidenceFileError,
@@ -19,7 +25,7 @@ from exercises_utils.evidence_files import (
 )
 from exercises_utils.models import build_model
 from exercises_utils.palindromes import evidence as palindromes
-from exercises_utils.pools import build_pool
+from exercises_utils.pools import NoMistakesError, build_pool
 
 INSTANCES = available_instances("palindromes")
 
@@ -90,7 +96,8 @@ def test_the_stored_percentile_is_the_computed_one() -> None:
     assert len(stored.scores) == 1000
 
 
-def test_writing_again_gives_the_same(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evidence that is written in a second."""
     monkeypatch.setattr(evidence_files, "LARGEST_CIRCUIT", 1)
     monkeypatch.setattr(evidence_files, "N_CIRCUITS", 20)
     monkeypatch.setattr(
@@ -98,6 +105,10 @@ def test_writing_again_gives_the_same(copied: Path, monkeypatch: pytest.MonkeyPa
         "build_pool",
         lambda *arguments, seed: build_pool(*arguments, seed=seed, draws=5000, rounds=1),
     )
+
+
+def test_writing_again_gives_the_same(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch)
     with pytest.raises(EvidenceFileError, match="would be overwritten"):
         write_evidence(palindromes, copied)
     cards = [write_evidence(palindromes, copied, force=True) for _ in range(2)]
@@ -127,8 +138,11 @@ def card_change(**changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "There is no evidence file.*exercises evidence CHALLENGE seed0"),
-        (lambda path: path.with_suffix(".json").unlink(), "There is no evidence file with its card"),
+        (
+            lambda path: path.unlink(),
+            "seed0.safetensors has no evidence yet: .*`exercises evidence palindromes /",
+        ),
+        (lambda path: path.with_suffix(".json").unlink(), "has no evidence yet: .* or its card is missing"),
         (damage_content, "is not the file that its card was written for"),
         (truncate, "is not the file that its card was written for"),
         (lambda path: path.with_suffix(".json").write_text("{"), "cannot be read"),
@@ -143,6 +157,52 @@ def test_damage_is_refused(copied: Path, damage, message: str) -> None:
     damage(evidence_path(copied))
     with pytest.raises(EvidenceFileError, match=message):
         load_evidence(copied)
+
+
+def test_an_instance_of_ones_own_is_told_how_to_get_evidence(copied: Path, monkeypatch) -> None:
+    folder = copied.parent / "palindromes"
+    folder.mkdir()
+    for file in (copied, copied.with_suffix(".json")):
+        shutil.copy(file, folder / file.with_stem("seed17").name)
+    monkeypatch.setattr(evidence_files, "checkpoints_folder", lambda: copied.parent)
+    with pytest.raises(EvidenceFileError, match=r"Make it: `exercises evidence palindromes seed17`\.$"):
+        load_evidence(folder / "seed17.safetensors")
+    with pytest.raises(MissingWeightsError):
+        load_evidence(folder / "seed18.safetensors")
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_crash_while_writing_leaves_no_half_file(copied: Path, monkeypatch, fails_at: int) -> None:
+    small(monkeypatch)
+    path = evidence_path(copied)
+    before = path.read_bytes(), path.with_suffix(".json").read_bytes()
+    real, calls = os.replace, []
+
+    def replace(source: str, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == fails_at:
+            raise OSError("the disk is full")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_evidence(palindromes, copied, force=True)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["seed0.json", "seed0.safetensors"]
+    assert path.with_suffix(".json").read_bytes() == before[1]
+    if fails_at == 1:
+        assert path.read_bytes() == before[0]
+    else:  # a new file, whole, with the old card: refused until it is written again
+        with pytest.raises(EvidenceFileError, match="is not the file that its card was written for"):
+            load_evidence(copied)
+
+
+def test_a_model_without_mistakes_has_no_evidence(copied: Path, monkeypatch) -> None:
+    def no_pool(*arguments, seed: int):
+        raise NoMistakesError("the model makes no mistake")
+
+    monkeypatch.setattr(evidence_files, "build_pool", no_pool)
+    with pytest.raises(EvidenceFileError, match="the model makes no mistake. Train a model with another"):
+        write_evidence(palindromes, copied, force=True)
 
 
 def test_evidence_is_not_an_instance() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from exercises_utils.evidence import score_answers
 from exercises_utils.palindromes import evidence as palindromes
-from exercises_utils.pools import _equal_shares, build_pool
+from exercises_utils.pools import NoMistakesError, _equal_shares, build_pool
 
 
 def answering(palindrome: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_a_model_without_mistakes_has_no_pool() -> None:
     def perfect(tokens: torch.Tensor) -> torch.Tensor:
         return answering(2.0 * palindromes.right_answers(tokens) - 1)
 
-    with pytest.raises(ValueError, match="no mistake among 2,000 inputs and 1 rounds of search"):
+    with pytest.raises(NoMistakesError, match="no mistake on 2,000 hard inputs, nor in 1 rounds of search"):
         build_pool(perfect, palindromes, size=200, draws=2000, rounds=1)
 
 

@@ -71,7 +71,7 @@ def test_it_is_complete_and_small(graded):
         assert "output_type" not in notebook.read_text()
 
 
-def test_an_installed_wheel_finds_its_weights(graded, tmp_path):
+def test_an_installed_wheel_finds_its_weights_and_their_evidence(graded, tmp_path):
     target = tmp_path / "site"
     wheel = next(graded.glob("*.whl"))
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
@@ -79,7 +79,8 @@ def test_an_installed_wheel_finds_its_weights(graded, tmp_path):
     code = (
         "import exercises_utils; from exercises_utils.checkpoints import *;"
         "print(exercises_utils.__file__, checkpoints_folder(), *available_instances('palindromes'));"
-        "print(load_checkpoint(checkpoint_path('palindromes', 'seed0'))[1].challenge)"
+        "from exercises_utils.evidence_files import load_evidence;"
+        "print(load_evidence(checkpoint_path('palindromes', 'seed0')).card.challenge)"
     )
     finished = subprocess.run(
         [sys.executable, "-c", code],
