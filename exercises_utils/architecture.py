@@ -39,13 +39,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _require_valid(asdict(self))
 
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dict of the fields, as cards store it."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """The config that `to_dict` gave. Unknown and missing keys are errors, so that no setting is lost."""
+        """The config that a card stores. Unknown and missing keys are errors, so that no setting is lost."""
         names = {field.name for field in fields(cls)}
         unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
         if unknown or missing:

@@ -135,11 +135,11 @@ def card_of_an_unknown_kind(path: Path) -> None:
 
 
 def config_with_an_unknown_key(path: Path) -> None:
-    change_card(path, config={**CONFIG.to_dict(), "d_mlp": 4})
+    change_card(path, config={**dataclasses.asdict(CONFIG), "d_mlp": 4})
 
 
 def config_with_a_wrong_value(path: Path) -> None:
-    change_card(path, config={**CONFIG.to_dict(), "n_heads": "2"})
+    change_card(path, config={**dataclasses.asdict(CONFIG), "n_heads": "2"})
 
 
 def later_version(path: Path) -> None:

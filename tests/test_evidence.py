@@ -1,6 +1,7 @@
 """Circuits are scored on models whose circuit is known by construction; counterexamples and simulations on tasks
 small enough to know every answer."""
 
+import dataclasses
 import math
 from itertools import combinations
 
@@ -155,7 +156,7 @@ def random_case(n_layers: int = 2, n_heads: int = 3):
     """A random model with LayerNorm and biases, its tokens, and a metric that is not an accuracy."""
     weights = hand_made.Weights(n_layers, n_heads, n_positions=3, n_answers=4)
     config = type(weights.config)(
-        **{**weights.config.to_dict(), "normalization": "LN", "attention_biases": True}
+        **{**dataclasses.asdict(weights.config), "normalization": "LN", "attention_biases": True}
     )
     model = build_model(config, seed=3, device="cpu")
     tokens = torch.randint(0, 5, (40, 3), generator=torch.Generator().manual_seed(0))

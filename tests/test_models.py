@@ -1,6 +1,7 @@
 """Each mend of `models.py` has a test here that fails without it."""
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Callable
 
@@ -422,7 +423,7 @@ def test_what_does_not_exist_says_so(model: TransformerBridge, tokens: Tensor) -
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_config_survives_a_dict(config: ModelConfig) -> None:
-    assert ModelConfig.from_dict(config.to_dict()) == config
+    assert ModelConfig.from_dict(dataclasses.asdict(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -439,11 +440,11 @@ def test_config_survives_a_dict(config: ModelConfig) -> None:
 )
 def test_config_refuses(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ModelConfig.from_dict({**SMALL.to_dict(), **change})
+        ModelConfig.from_dict({**dataclasses.asdict(SMALL), **change})
 
 
 def test_config_refuses_a_missing_key() -> None:
-    values = SMALL.to_dict()
+    values = dataclasses.asdict(SMALL)
     del values["d_head"]
     with pytest.raises(ValueError, match=r"missing: \['d_head'\]"):
         ModelConfig.from_dict(values)

@@ -32,7 +32,6 @@ CONFIG = ModelConfig(
 )
 
 TRAINING = TrainingConfig(
-    optimizer="adam",
     lr=1e-3,
     steps=3000,
     batch_size=512,
