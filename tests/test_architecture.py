@@ -12,7 +12,25 @@ PACKAGE = ROOT / "exercises_utils"
 CHALLENGES = {path.parent.name for path in PACKAGE.glob("*/task.py")}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # These know nothing of models: they get tensors and values.
-MODEL_FREE = {"plotting", "display", "diagnosis", "isolation", "progress", "checking"}
+MODEL_FREE = {"checking", "diagnosis", "display", "isolation", "plotting", "progress", "values", "widgets"}
+MODELS = {
+    "transformer_lens",
+    *(
+        f"exercises_utils.{name}"
+        for name in (
+            "architecture",
+            "checkpoints",
+            "circuits",
+            "evidence",
+            "evidence_checks",
+            "evidence_files",
+            "hooks",
+            "models",
+            "pools",
+            "training",
+        )
+    ),
+}
 
 
 def imports(source: str, package: str) -> set[str]:
@@ -36,19 +54,22 @@ def challenge_imports(source: str, package: str = "exercises_utils") -> set[str]
     return {p[1] for p in parts if p[0] == "exercises_utils" and len(p) > 1} & CHALLENGES
 
 
+def model_imports(source: str, package: str = "exercises_utils") -> set[str]:
+    """What a module imports of `MODELS`, or from within them."""
+    return {
+        name
+        for name in imports(source, package)
+        if any(name == model or name.startswith(f"{model}.") for model in MODELS)
+    }
+
+
 def problems(path: Path) -> list[str]:
     source, relative = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE)
     package = ".".join(["exercises_utils", *relative.parts[:-1]])
     own = {relative.parts[0]} & CHALLENGES
     found = [f"imports the challenge {name}" for name in challenge_imports(source, package) - own]
     if path.stem in MODEL_FREE and not own:
-        models = {
-            "transformer_lens",
-            "exercises_utils.models",
-            "exercises_utils.hooks",
-            "exercises_utils.circuits",
-        }
-        found += [f"imports {name}" for name in imports(source, package) & models]
+        found += [f"imports {name}" for name in model_imports(source, package)]
     if any(name.split(".")[0] in ("tests", "tools", "solutions") for name in imports(source, package)):
         found.append("imports what is not in the package")
     # Only the one place that finds a challenge by its name may import by name.
@@ -75,6 +96,26 @@ def test_arrows_point_one_way(path):
 )
 def test_the_arrow_test_sees_every_way_to_import(source):
     assert challenge_imports(source) == {"palindromes"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import transformer_lens",
+        "from transformer_lens.hook_points import HookPoint",
+        "from exercises_utils.evidence import Pool",
+        "from exercises_utils import models",
+        "def late():\n    from .hooks import ablate",
+    ],
+)
+def test_the_arrow_test_sees_what_knows_models(source):
+    assert model_imports(source)
+
+
+def test_the_modules_that_know_no_models_exist():
+    assert {path.stem for path in PACKAGE.glob("*.py")} >= MODEL_FREE | {
+        name.split(".")[-1] for name in MODELS
+    } - {"transformer_lens"}
 
 
 def test_a_challenge_is_one_folder():
