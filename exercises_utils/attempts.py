@@ -13,11 +13,10 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from exercises_utils.display import MARKS, UNCHECKED
 from exercises_utils.progress import CheckList
 from exercises_utils.running import RunError, environment, run_notebook
 
-UNCHECKED = "could not be checked"
-_STATUSES = ("passed", "failed", "not attempted", UNCHECKED)
 _CHECKS_IMPORT = re.compile(r"^\s*from\s+exercises_utils\.(\w+)\s+import\s+[^#\n]*\bchecks\b", re.MULTILINE)
 
 
@@ -94,7 +93,7 @@ def _read_outcomes(file: Path) -> dict[str, Attempt]:
             attempt = Attempt(str(record["exercise"]), record["status"], str(record["message"]))
         except (ValueError, KeyError, TypeError):
             continue
-        if attempt.status in _STATUSES:
+        if attempt.status in MARKS:
             outcomes[attempt.exercise] = attempt
     return outcomes
 

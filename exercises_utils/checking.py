@@ -31,7 +31,7 @@ from exercises_utils.diagnosis import (
     type_problem,
     wrong_value,
 )
-from exercises_utils.display import show
+from exercises_utils.display import FAILED, MARKS, NOT_ATTEMPTED, PASSED, UNCHECKED, show
 from exercises_utils.isolation import (
     Fresh,
     copy_of,
@@ -49,8 +49,6 @@ from exercises_utils.values import UnusualValue, convert, kind, plain, same
 
 __all__ = ["ANYTHING", "Case", "Check", "CheckFailed", "CheckList", "Fresh", "Outcome", "Output", "Question"]
 
-PASSED, FAILED, NOT_ATTEMPTED, UNCHECKED = "passed", "failed", "not attempted", "could not be checked"
-MARKS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "○", UNCHECKED: "?"}
 STRICT_VARIABLE, OUTCOMES_VARIABLE = "EXERCISES_STRICT", "EXERCISES_OUTCOMES"
 WRITE_IT = "Write your answer and run this cell again."
 HARD_CODED = " Is a number fixed in the code, or something used from the notebook that is no argument?"
@@ -141,8 +139,6 @@ class Outcome:
     exercise: str
     status: str
     message: str
-    core: bool = True
-    hint: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -150,8 +146,7 @@ class Outcome:
         return self.status == PASSED
 
     def __str__(self) -> str:
-        line = f"{MARKS[self.status]} {self.status}: `{self.exercise}`. {self.message}".rstrip()
-        return f"{line} Hint: {self.hint}" if self.hint and self.status == FAILED else line
+        return f"{MARKS[self.status]} {self.status}: `{self.exercise}`. {self.message}".rstrip()
 
 
 class CheckFailed(AssertionError):
@@ -167,7 +162,7 @@ class Check:
 
     `cases` makes the cases when the check first runs. `reference` is the course's own answer, which `working`
     hands out where the learner has none: the function itself, or for a value a function of no arguments that
-    computes it (without one, the first case's expected value). `hint` is shown with every failure.
+    computes it (without one, the first case's expected value).
     """
 
     def __init__(
@@ -177,9 +172,8 @@ class Check:
         core: bool,
         cases: Callable[[], Sequence[Case]],
         reference: Callable[..., Any] | None = None,
-        hint: str | None = None,
     ) -> None:
-        self.exercise, self.title, self.core, self.hint = exercise, title, core, hint
+        self.exercise, self.title, self.core = exercise, title, core
         self.reference = reference
         self.checklist: CheckList | None = None
         self._make_cases = cases
@@ -317,7 +311,7 @@ class Check:
         return f"Right in all {len(outputs)} cases." if len(outputs) > 1 else ""
 
     def _outcome(self, status: str, message: str) -> Outcome:
-        return Outcome(self.exercise, status, message, self.core, self.hint)
+        return Outcome(self.exercise, status, message)
 
     def working(self, answer: Any) -> Any:
         """The learner's answer if it passes, otherwise the course's own, so that later cells can go on.
@@ -505,11 +499,10 @@ class Question(Check):
         core: bool,
         options: Mapping[str, tuple[str, str]],
         answer: str | Callable[[], str],
-        hint: str | None = None,
     ) -> None:
         self.options = dict(options)
         self._answer = answer
-        super().__init__(exercise, title, core, self._question, self.right_letter, hint)
+        super().__init__(exercise, title, core, self._question, self.right_letter)
 
     def right_letter(self) -> str:
         """The letter of the right option."""

@@ -1,4 +1,4 @@
-"""The command `exercises`: train, evidence, build, check, release, verify."""
+"""The command `exercises`: check, train, evidence, build, verify, release."""
 
 import sys
 from collections.abc import Callable
@@ -11,11 +11,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from exercises_utils import attempts, lessons
+from exercises_utils.display import FAILED, MARKS, PASSED, UNCHECKED
 from exercises_utils.running import environment
 
 PACKAGE = Path(__file__).resolve().parent
-COLOURS = {"passed": "green", "failed": "red", "could not be checked": "yellow"}
-MARKS = {"passed": "✓", "failed": "✗", "could not be checked": "?"}
+COLOURS = {PASSED: "green", FAILED: "red", UNCHECKED: "yellow"}
 
 app = typer.Typer(
     add_completion=False,
@@ -31,7 +31,7 @@ def repository() -> Path:
 
 
 def challenge_module(challenge: str, part: str) -> ModuleType:
-    """Returns a challenge's `task` or `checks`; the one place that finds a challenge by its name."""
+    """Returns a challenge's `task`, `checks` or `evidence`; the one place that finds a challenge by its name."""
     known = sorted(path.parent.name for path in PACKAGE.glob("*/task.py"))
     if challenge not in known:
         raise UsageError(f"There is no challenge {challenge!r}. There are: {', '.join(known)}.")
@@ -57,8 +57,8 @@ def check(
     for result in results:
         exercises.record(result.exercise, result.status)
         exercise = titles[result.exercise]
-        mark = typer.style(MARKS.get(result.status, "○"), fg=COLOURS.get(result.status))
-        tell = result.message and result.status in ("failed", "could not be checked")
+        mark = typer.style(MARKS[result.status], fg=COLOURS.get(result.status))
+        tell = result.message and result.status in (FAILED, UNCHECKED)
         message = f": {result.message}" if tell else ""
         kind = "" if exercise.core else " (optional)"
         typer.echo(f"{mark} {result.exercise:<{width}}  {result.status}{message}{kind}")
@@ -70,20 +70,28 @@ def check(
 @app.command()
 def train(
     challenge: Annotated[str, typer.Argument(help="Such as: palindromes")],
-    seed: Annotated[int, typer.Option(help="Of the weights and of the data.")],
-    out: Annotated[Path | None, typer.Option(help="The .safetensors file; default: the challenge's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights and of the data, such as: 17.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The .safetensors file to write. Default: the challenge's own instance of that seed."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
-    """Train a model, and write its weights and its card."""
-    from exercises_utils.checkpoints import CheckpointError
+    """Train a model (some minutes), and write its weights and its card."""
+    from exercises_utils.checkpoints import CheckpointError, checkpoint_path
     from exercises_utils.training import run_training
 
     try:
         card = run_training(challenge_module(challenge, "task"), seed, out, force)
     except CheckpointError as error:
         raise UsageError(str(error)) from None
+    path = out or checkpoint_path(challenge, card.instance)
+    accuracy = f"accuracy {card.accuracy['value']:.4f} on {card.accuracy['n']:,} fresh examples"
+    typer.echo(f"{path} is written: {accuracy}.")
     typer.echo(
-        f"{card.instance}: accuracy {card.accuracy['value']:.4f} on {card.accuracy['n']} fresh examples"
+        f"Next, the inputs that are hard for it: exercises evidence {challenge} {out or card.instance}"
     )
 
 
@@ -93,7 +101,7 @@ def evidence(
     instance: Annotated[str, typer.Argument(help="Such as: seed0, or the path of a .safetensors file.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
-    """Search a model's hard inputs and score random circuits: what the checks of evidence compare with."""
+    """Search inputs that are hard for a model, and score random circuits: the last exercises need both."""
     from tqdm.auto import tqdm
 
     from exercises_utils.checkpoints import CheckpointError, checkpoint_path
@@ -113,13 +121,8 @@ Lessons = Annotated[list[str] | None, typer.Argument(help="Such as: 03. Default:
 @app.command()
 def build(
     lesson: Lessons = None,
-    check: Annotated[bool, typer.Option("--check", help="Only say what is out of step.")] = False,
 ) -> None:
     """Execute the solutions, and generate the exercise notebooks from them."""
-    if check:
-        if problems := lessons.out_of_step(repository()):
-            raise lessons.LessonError("\n".join([*problems, "Out of step: run `make build`, and commit."]))
-        return
     chosen = lessons.find_lessons(repository(), lesson or ())
     with _progress() as progress:
         for item in chosen:
@@ -154,12 +157,12 @@ def verify(
 
 @app.command()
 def release(
-    out: Annotated[Path, typer.Option(help="A new folder.")],
+    out: Annotated[Path, typer.Option(help="The folder to write: new, or empty.")],
     without_solutions: Annotated[
-        bool, typer.Option("--without-solutions", help="For a graded course: no solution anywhere.")
+        bool, typer.Option("--without-solutions", help="Leave the solutions out of the notebooks, too.")
     ] = False,
 ) -> None:
-    """Write the student version: notebooks, and the package to install."""
+    """Write the students' version: the notebooks, and the package to install."""
     from exercises_utils.release import write_release
 
     write_release(repository(), out, with_solutions=not without_solutions)

@@ -1,12 +1,14 @@
-"""Show a short text in a notebook with colour, and the same text anywhere else."""
+"""How outcomes look: their names and marks, and a short text with colour in a notebook, without it elsewhere."""
 
 from html import escape
 from re import sub
 
+PASSED, FAILED, NOT_ATTEMPTED, UNCHECKED = "passed", "failed", "not attempted", "could not be checked"
+MARKS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "○", UNCHECKED: "?"}
 COLOURS = {
-    "passed": ("--jp-success-color1", "#2e7d32"),
-    "failed": ("--jp-error-color1", "#c62828"),
-    "could not be checked": ("--jp-warn-color1", "#b26a00"),
+    PASSED: ("--jp-success-color1", "#2e7d32"),
+    FAILED: ("--jp-error-color1", "#c62828"),
+    UNCHECKED: ("--jp-warn-color1", "#b26a00"),
 }
 NEUTRAL = ("--jp-border-color1", "#808080")
 

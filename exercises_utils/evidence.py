@@ -50,6 +50,9 @@ Metric = Callable[[Tensor], Any]
 SEQUENCES_A_PASS = 1024
 """How many sequences go through the model at once: measured fastest for the small models on a CPU."""
 
+MOST_SETS = 2000
+"""How many sets of heads are ranked at most: some seconds."""
+
 SAME = 1e-9
 """Two scores closer than this are a tie."""
 
@@ -286,12 +289,12 @@ def circuit_score(scorer: CircuitScorer, circuit: Circuit) -> CircuitScore:
     )
 
 
-def rank_among_head_sets(scorer: CircuitScorer, heads: Circuit, most: int = 2000) -> CircuitRank:
+def rank_among_head_sets(scorer: CircuitScorer, heads: Circuit) -> CircuitRank:
     """The rank of a set of heads among *all* sets of as many heads, each scored on the same sequences.
 
     Raises:
         ValueError: sites with positions (see `percentile_among_random`), no head at all, or more than
-            ``most`` sets to score.
+            `MOST_SETS` sets to score.
     """
     heads = scorer.check(heads)
     if not heads or len(heads[0]) != 2:
@@ -299,10 +302,10 @@ def rank_among_head_sets(scorer: CircuitScorer, heads: Circuit, most: int = 2000
             "expected one or more heads (layer, head); circuits with positions go among random ones"
         )
     count = math.comb(len(scorer.all_heads), len(heads))
-    if count > most:
+    if count > MOST_SETS:
         raise ValueError(
-            f"there are {count:,} sets of {len(heads)} heads of {len(scorer.all_heads)}; `most` allows "
-            f"{most:,}. Name fewer heads, or raise `most` and wait."
+            f"there are {count:,} sets of {len(heads)} heads of {len(scorer.all_heads)}; at most "
+            f"{MOST_SETS:,} are scored. Name fewer heads."
         )
     sets = tuple(combinations(scorer.all_heads, len(heads)))
     scores = tuple(scorer.scores(sets).tolist())

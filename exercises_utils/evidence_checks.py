@@ -33,6 +33,8 @@ from exercises_utils.evidence_files import Evidence, accuracy, load_evidence
 from exercises_utils.pools import EvidenceTask
 
 LESSON = "the lesson's model"
+WORTH = 0.02
+"""What the score must lose without a head, or the head is none of the circuit's."""
 
 
 class CheckedTask(EvidenceTask, Protocol):
@@ -65,7 +67,7 @@ class CounterexamplesCheck(Check):
         count: int,
         needed: int,
         reference: Callable[[], Tensor],
-        describe: Callable[[Tensor], str | None] = lambda tokens: None,
+        describe: Callable[[Tensor], str | None],
     ) -> None:
         self.model, self.task, self.sample, self.describe = model, task, sample, describe
         self.count, self.needed = count, needed
@@ -125,7 +127,7 @@ class CircuitCheck(Check):
     """Whether a circuit that a learner names does nearly all of the work, and has no member to spare.
 
     Heads `(layer, head)` or sites `(layer, head, position)`, at most `most_heads` different heads; everything else
-    is resampled (see `evidence`). The score must reach `needed`, and every head must be worth `worth` of it.
+    is resampled (see `evidence`). The score must reach `needed`, and every head must be worth `WORTH` of it.
     """
 
     def __init__(
@@ -141,12 +143,11 @@ class CircuitCheck(Check):
         most_heads: int,
         needed: float,
         reference: Callable[[], Any],
-        worth: float = 0.02,
     ) -> None:
         self.scorer = functools.cache(scorer)
         self.twin = functools.cache(lambda: twin(self.scorer().trained))
         self.weights, self.task = weights, task
-        self.most_heads, self.needed, self.worth = most_heads, needed, worth
+        self.most_heads, self.needed = most_heads, needed
         super().__init__(
             exercise, title, core, lambda: [Case(LESSON, requires=self._refuse)], reference=reference
         )
@@ -173,7 +174,7 @@ class CircuitCheck(Check):
         for head in heads:
             rest = [site for site in circuit if site[:2] != head]
             lost = scored.score - float(self.scorer().scores([rest])[0])
-            if lost < self.worth:
+            if lost < WORTH:
                 return (
                     f"Without head {head[0]}.{head[1]} the circuit keeps {scored.score - lost:.2f} instead of "
                     f"{scored.score:.2f}: leave it out."

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
-from exercises_utils.display import show
-
-PASSED = "passed"
+from exercises_utils.display import MARKS, NOT_ATTEMPTED, PASSED, show
 
 
 @runtime_checkable
@@ -68,9 +66,8 @@ class CheckList:
 
     def progress(self) -> None:
         """Show every exercise of the lesson with its state, and the line that says what is next."""
-        marks = {PASSED: "✓", "failed": "✗", "could not be checked": "?"}
         lines = [
-            f"{marks.get(self.statuses.get(e.exercise, ''), '○')} `{e.exercise}`: {e.title}"
+            f"{MARKS[self.statuses.get(e.exercise, NOT_ATTEMPTED)]} `{e.exercise}`: {e.title}"
             + ("" if e.core else " (optional)")
             for e in self
         ]

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from exercises_utils import cli, lessons
+from exercises_utils import cli, lessons, training
 from exercises_utils.lessons import find_lessons, write_notebook
 
 
@@ -22,7 +23,7 @@ def run(capsys, *arguments):
 def test_help_lists_the_commands(capsys):
     code, said = run(capsys, "--help")
     assert code == 0
-    for command in ("check", "train", "build", "verify", "release"):
+    for command in ("check", "train", "evidence", "build", "verify", "release"):
         assert f" {command} " in said
 
 
@@ -41,13 +42,10 @@ def in_lesson_folder(lesson_folder, monkeypatch):
     return lesson_folder
 
 
-def test_build_then_check_says_nothing(in_lesson_folder, capsys):
-    code, said = run(capsys, "build", "--check")
-    assert code == 1
-    assert "01_small.ipynb is missing" in said
-    assert "run `make build`, and commit" in said
+def test_what_is_built_is_in_step(in_lesson_folder, capsys):
+    assert lessons.out_of_step(in_lesson_folder) != []
     assert run(capsys, "build", "01")[0] == 0
-    assert run(capsys, "build", "--check") == (0, "")
+    assert lessons.out_of_step(in_lesson_folder) == []
 
 
 def test_build_of_nothing(in_lesson_folder, capsys):
@@ -84,6 +82,27 @@ def test_train_does_not_overwrite(capsys, tmp_path):
     assert "mine.safetensors" in said
     assert "Traceback" not in said
     assert path.read_text() == "precious"
+
+
+def test_train_says_where_the_model_is_and_what_comes_next(capsys, tmp_path, monkeypatch):
+    card = SimpleNamespace(instance="mine", accuracy={"value": 0.99912, "n": 10_000})
+    monkeypatch.setattr(training, "run_training", lambda *arguments: card)
+    path = tmp_path / "mine.safetensors"
+    code, said = run(capsys, "train", "palindromes", "--seed", "1", "--out", str(path))
+    assert code == 0
+    assert f"{path} is written: accuracy 0.9991 on 10,000 fresh examples." in said
+    assert f"exercises evidence palindromes {path}" in said
+
+
+@pytest.mark.parametrize(
+    ("instance", "message"),
+    [("seed0", "would be overwritten. Overwrite with --force."), ("seed99", "no instance 'seed99'")],
+)
+def test_evidence_says_why_it_is_not_written(capsys, instance, message):
+    code, said = run(capsys, "evidence", "palindromes", instance)
+    assert code == 1
+    assert message in said
+    assert "Traceback" not in said
 
 
 def test_release_refuses_a_folder_in_use(capsys, tmp_path):

@@ -11,6 +11,7 @@ from jaxtyping import TypeCheckError
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from exercises_utils import evidence
 from exercises_utils.evidence import (
     CircuitScorer,
     CounterexampleScore,
@@ -300,7 +301,7 @@ def test_tensors_name_heads_too() -> None:
     assert scorer.check(torch.tensor([[1, 0], [0, 1]])) == ((0, 1), (1, 0))
 
 
-def test_other_refusals() -> None:
+def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     made = hand_made.equal_pair()
     with pytest.raises(ValueError, match='`ablation` is \'zero\'; expected "mean" or "resample"'):
         scorer_of(made, ablation="zero")
@@ -318,8 +319,9 @@ def test_other_refusals() -> None:
         rank_among_head_sets(scorer, made.sites)
     with pytest.raises(ValueError, match="expected one or more heads"):
         rank_among_head_sets(scorer, [])
-    with pytest.raises(ValueError, match=r"there are 6 sets of 2 heads of 4; `most` allows 5"):
-        rank_among_head_sets(scorer, made.circuit, most=5)
+    monkeypatch.setattr(evidence, "MOST_SETS", 5)
+    with pytest.raises(ValueError, match=r"there are 6 sets of 2 heads of 4; at most 5 are scored"):
+        rank_among_head_sets(scorer, made.circuit)
     with pytest.raises(ValueError, match="expected one or more sites"):
         percentile_among_random(scorer, made.circuit)
     with pytest.raises(ValueError, match=r"\(1, 0, 2\) is not among the 3 sites"):
