@@ -6,9 +6,7 @@ error of its own class: each says what was expected, what was found and what to 
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from exercises_utils.architecture import ModelConfig
+from exercises_utils.files import write_whole
 
 FORMAT_VERSION = 1
 REMEDY = "Restore the file from the repository (`git checkout -- checkpoints`), or train it again."
@@ -262,21 +261,6 @@ def load_checkpoint(path: str | Path, challenge: str | None = None) -> tuple[dic
 
 def _shallow(card: Card) -> dict[str, Any]:
     return {field.name: getattr(card, field.name) for field in fields(card)}
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, never sees half of it: under another name first."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's files are readable by their owner alone
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _require_safetensors(content: bytes, path: Path) -> None:

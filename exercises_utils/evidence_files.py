@@ -23,9 +23,9 @@ from exercises_utils.checkpoints import (
     card_path,
     checkpoints_folder,
     load_checkpoint,
-    write_whole,
 )
 from exercises_utils.evidence import CircuitScorer, Pool, Site, random_circuits
+from exercises_utils.files import write_whole
 from exercises_utils.models import build_model
 from exercises_utils.pools import EvidenceTask, NoMistakesError, build_pool
 

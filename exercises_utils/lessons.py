@@ -16,11 +16,9 @@ import base64
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,6 +31,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from exercises_utils.files import write_whole
 from exercises_utils.running import RunError, environment, run_notebook
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -262,12 +261,7 @@ def write_notebook(notebook: NotebookNode, path: Path) -> None:
     """Writes a notebook so that a reader finds the old file or the new one, never half of it."""
     nbformat.validate(notebook)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(notebook_text(notebook))
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    write_whole(path, notebook_text(notebook).encode())
 
 
 def notebook_text(notebook: NotebookNode) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -333,7 +334,7 @@ def test_only_safetensors_are_written(tmp_path: Path) -> None:
 def test_a_crash_while_writing_leaves_no_half_file(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
-    real, calls = checkpoints.os.replace, []
+    real, calls = os.replace, []
 
     def replace(source: str, target: Path) -> None:
         calls.append(target)
@@ -341,7 +342,7 @@ def test_a_crash_while_writing_leaves_no_half_file(
             raise OSError("the disk is full")
         real(source, target)
 
-    monkeypatch.setattr(checkpoints.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(OSError, match="the disk is full"):
         save_checkpoint(weights_of(1), card_for(1), tmp_path / "new" / "seed1.safetensors")
     assert len(calls) == fails_at
