@@ -74,6 +74,9 @@ chromium:
 	  echo "On Debian and Ubuntu, as root: apt-get install chromium. Elsewhere: https://www.chromium.org"; exit 1; }
 
 $(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no \`$(PYTHON)\` here, and Python 3.11 or later is needed."; \
+	  echo "Install it, or name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or later is needed; \`$(PYTHON)\` is `$(PYTHON) --version 2>&1`."; \
 	  echo "Choose another with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }

@@ -72,6 +72,14 @@ def test_an_old_python_is_refused_with_a_way_out(tmp_path):
     assert not (tmp_path / "venv").exists()
 
 
+def test_a_python_that_is_not_there_is_said_to_be_missing(tmp_path):
+    code, said = make("test", "PYTHON=python9", f"VENV={tmp_path / 'venv'}")
+    assert code != 0
+    assert said.startswith("There is no `python9` here, and Python 3.11 or later is needed.")
+    assert "make PYTHON=python3.12 test" in said
+    assert not (tmp_path / "venv").exists()
+
+
 def test_a_python_without_venv_is_told_what_to_install(tmp_path):
     bare = tmp_path / "python3"
     bare.write_text(f'#!/bin/sh\n[ "$2" = venv ] && mkdir -p {tmp_path}/venv/bin && exit 1\nexit 0\n')
