@@ -21,6 +21,7 @@ from exercises_utils.plotting import (
     line,
     line_facets,
     scatter,
+    strip,
 )
 
 NAMES = {"title": "Scores", "x": "key position", "y": "query position"}
@@ -46,6 +47,7 @@ def every_kind() -> dict[str, go.Figure]:
         "histogram": histogram(rows, **NAMES),
         "histogram_facets": histogram_facets({str(i): rows for i in range(5)}, **NAMES),
         "scatter": scatter({"all": (numbers(200), numbers(200)), "": ([1], [2])}, **NAMES),
+        "strip": strip(rows, reference_lines={"chance": 0.5}, **NAMES),
     }
 
 
@@ -235,6 +237,18 @@ def test_many_points_let_others_through():
     many, few = scatter({"many": (numbers(999), numbers(999)), "few": ([1], [2])}, **NAMES).data
     assert many.marker.opacity < few.marker.opacity
     assert many.marker.size < few.marker.size
+
+
+def test_every_number_is_drawn_in_its_strip():
+    figure = strip({"random": numbers(1000), "named": [0.9, 1.0]}, reference_lines={"yours": 1.0}, **NAMES)
+    points, named, reference = figure.data
+    np.testing.assert_allclose(points.y, numbers(1000), rtol=1e-6)
+    assert np.abs(np.array(points.x)).max() <= 0.3501
+    assert np.unique(np.round(points.x, 5)).size > 900  # points do not hide each other
+    np.testing.assert_allclose(named.y, [0.9, 1.0], rtol=1e-6)
+    assert np.abs(np.array(named.x) - 1).max() <= 0.3501
+    assert (reference.name, list(reference.y)) == ("yours", [1.0, 1.0])
+    assert list(figure.layout.xaxis.ticktext) == ["random", "named"]
 
 
 @pytest.mark.parametrize(
