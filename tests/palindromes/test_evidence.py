@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from exercises_utils.evidence import CircuitScorer
+from exercises_utils.models import load_model
 from exercises_utils.palindromes import evidence
 from exercises_utils.palindromes.task import END, START, correct, make_data, one_mismatch
 
@@ -87,4 +89,14 @@ def test_neighbours_keep_the_kind_and_change_one_pair() -> None:
 
 def test_sites_outside_cannot_matter() -> None:
     assert len(evidence.SITES) == 2 * 22 + 2
-    assert all(layer == 0 or position == 21 for layer, _, position in evidence.SITES)
+    model = load_model("palindromes", "seed0", device="cpu")
+    tokens = make_data(40, seed=5).tokens
+    weights = torch.arange(40.0)  # a resampled model answers the same things, to other sequences
+
+    def metric(logits: torch.Tensor) -> float:
+        return float(logits[:, -1, 1] @ weights)
+
+    scorer = CircuitScorer(model, tokens, metric, chance=-1e6, ablation="resample")
+    with_the_others, sites_alone, nothing = scorer.values([scorer.all_sites, evidence.SITES, ()])
+    assert float(sites_alone) == pytest.approx(float(with_the_others), abs=0.01)
+    assert abs(float(nothing - with_the_others)) > 100
