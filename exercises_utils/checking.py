@@ -211,7 +211,7 @@ class Check:
         except Exception as error:
             return self._outcome(
                 UNCHECKED,
-                f"The check itself stopped with {describe_error(error)}. Your answer is not to blame: "
+                f"The check itself stopped with {describe_error(error).rstrip('.')}. Your answer is not to blame: "
                 "restart the kernel and run the setup cell; if it happens again, please report it.",
             )
 

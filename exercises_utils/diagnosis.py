@@ -11,11 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exercises_utils.values import Axes, UnusualValue, agree, kind, named_shape, number, same, shown, wanted
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+from exercises_utils.values import (
+    Axes,
+    UnusualValue,
+    agree,
+    double,
+    kind,
+    named_shape,
+    number,
+    same,
+    shown,
+    wanted,
+)
 
 
 def type_problem(value: Any, expected: Any, axes: Axes) -> str | None:
@@ -117,7 +124,7 @@ class Numbers:
         atol: float | None = None,
         rtol: float | None = None,
     ) -> None:
-        self.value, self.expected = _double(value), _double(expected)
+        self.value, self.expected = double(value), double(expected)
         self.atol, self.rtol = atol, rtol
         named = axes is not None and len(axes) == expected.ndim
         self.axes = list(axes) if axes and named else [f"axis {i}" for i in range(expected.ndim)]

@@ -549,9 +549,7 @@ class SimulationScore:
     score: float  # the mean of the two agreements
     where_right: float  # share of the answers predicted, where the model is right
     where_wrong: float  # … and where it is wrong
-    n_numbers: (
-        int  # how many numbers the explanation uses: those in `numbers`, and floats written into its code
-    )
+    n_numbers: int  # how many the explanation uses: those in `numbers`, and the floats in its code
     perfect: float  # the score of always giving the right answer
     opposite: float  # the score of never giving it (the right answer + 1, cyclically)
     confusion: Int[Tensor, "kind model_right agrees"]  # counts of answers, index 0 for no and 1 for yes

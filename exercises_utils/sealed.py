@@ -57,9 +57,8 @@ class Sealed:
         self.n_floats = 0
         self._rebuilt: dict[int, types.FunctionType] = {}
         self._name = getattr(function, "__name__", "the function")
-        function = inspect.unwrap(
-            function
-        )  # a decorator such as `torch.no_grad` is not part of an explanation
+        # A decorator such as `torch.no_grad` is not part of an explanation.
+        function = inspect.unwrap(function)
         if not isinstance(function, types.FunctionType):
             raise SealError(
                 "expected a plain function, written with `def` or `lambda`; got a "

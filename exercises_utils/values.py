@@ -120,12 +120,13 @@ def agree(value: Tensor, expected: Tensor, atol: float | None = None, rtol: floa
     """Which entries agree, of two tensors of the same shape; equal infinities and two NaNs agree."""
     if not expected.is_floating_point() and not value.is_floating_point():
         return value == expected
-    value, expected = _double(value), _double(expected)
+    value, expected = double(value), double(expected)
     near = (value - expected).abs() <= tolerance(expected, atol, rtol)
     return near | (value == expected) | (value.isnan() & expected.isnan())
 
 
-def _double(tensor: Tensor) -> Tensor:
+def double(tensor: Tensor) -> Tensor:
+    """The same numbers in double precision, real or complex."""
     return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
