@@ -127,7 +127,9 @@ class CircuitCheck(Check):
     """Whether a circuit that a learner names does nearly all of the work, and has no member to spare.
 
     Heads `(layer, head)` or sites `(layer, head, position)`, at most `most_heads` different heads; everything else
-    is resampled (see `evidence`). The score must reach `needed`, and every head must be worth `WORTH` of it.
+    is resampled (see `evidence`). `scorer` makes the scorer of the lesson's model; `twin` that of a model with random
+    weights, from the trained model's metric. `weights` is where the lesson's weights are: beside them lies what random
+    circuits with positions are worth. The score must reach `needed`, and every head must be worth `WORTH` of it.
     """
 
     def __init__(
@@ -213,7 +215,7 @@ class ExplanationCheck(Check):
     """Whether an explanation predicts what the model answers on hard inputs, right and wrong answers alike.
 
     The answer is a function from the model to `(simulate, numbers)`. `simulate` runs with no model in reach; see
-    `evidence.run_simulation`.
+    `evidence.run_simulation`. Its score on the pool that is stored with the model must reach `needed`.
     """
 
     def __init__(
