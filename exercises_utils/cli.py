@@ -159,7 +159,7 @@ def verify(
 def release(
     out: Annotated[Path, typer.Option(help="The folder to write: new, or empty.")],
     without_solutions: Annotated[
-        bool, typer.Option("--without-solutions", help="Leave the solutions out of the notebooks, too.")
+        bool, typer.Option("--without-solutions", help="Without the folded solutions: for a graded course.")
     ] = False,
 ) -> None:
     """Write the students' version: the notebooks, and the package to install."""

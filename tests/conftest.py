@@ -1,3 +1,5 @@
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,22 @@ def lesson_folder(tmp_path: Path) -> Path:
     (tmp_path / "solutions").mkdir()
     (tmp_path / "solutions" / "01_small.py").write_text(LESSON, encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture
+def disk_fills_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Path]]:
+    """Lets the n-th file fail that is put in its place; gives the list of all that were to be put there."""
+
+    def fails_at(n: int) -> list[Path]:
+        real, calls = os.replace, []
+
+        def replace(source: str, target: Path) -> None:
+            calls.append(target)
+            if len(calls) == n:
+                raise OSError("the disk is full")
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        return calls
+
+    return fails_at

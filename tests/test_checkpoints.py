@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -332,17 +331,9 @@ def test_only_safetensors_are_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fails_at", [1, 2])
 def test_a_crash_while_writing_leaves_no_half_file(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+    tmp_path: Path, disk_fills_up: Callable, fails_at: int
 ) -> None:
-    real, calls = os.replace, []
-
-    def replace(source: str, target: Path) -> None:
-        calls.append(target)
-        if len(calls) == fails_at:
-            raise OSError("the disk is full")
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
+    calls = disk_fills_up(fails_at)
     with pytest.raises(OSError, match="the disk is full"):
         save_checkpoint(weights_of(1), card_for(1), tmp_path / "new" / "seed1.safetensors")
     assert len(calls) == fails_at

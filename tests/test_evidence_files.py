@@ -1,7 +1,6 @@
 """What is computed once for a model is stored whole, loaded strictly, and is what computing it again gives."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -172,19 +171,13 @@ def test_an_instance_of_ones_own_is_told_how_to_get_evidence(copied: Path, monke
 
 
 @pytest.mark.parametrize("fails_at", [1, 2])
-def test_a_crash_while_writing_leaves_no_half_file(copied: Path, monkeypatch, fails_at: int) -> None:
+def test_a_crash_while_writing_leaves_no_half_file(
+    copied: Path, monkeypatch, disk_fills_up, fails_at: int
+) -> None:
     small(monkeypatch)
     path = evidence_path(copied)
     before = path.read_bytes(), path.with_suffix(".json").read_bytes()
-    real, calls = os.replace, []
-
-    def replace(source: str, target: Path) -> None:
-        calls.append(target)
-        if len(calls) == fails_at:
-            raise OSError("the disk is full")
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
+    disk_fills_up(fails_at)
     with pytest.raises(OSError, match="the disk is full"):
         write_evidence(palindromes, copied, force=True)
     assert sorted(file.name for file in path.parent.iterdir()) == ["seed0.json", "seed0.safetensors"]

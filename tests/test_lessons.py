@@ -2,7 +2,7 @@ import json
 
 import nbformat
 import pytest
-from nbformat.v4 import new_output
+from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 
 from exercises_utils.lessons import (
     LessonError,
@@ -12,6 +12,7 @@ from exercises_utils.lessons import (
     find_lessons,
     out_of_step,
     read_source,
+    write_notebook,
 )
 
 
@@ -205,3 +206,14 @@ def test_out_of_step_names_each_file(lesson_folder, lesson):
     ]
     (lesson_folder / "notebooks" / "07_orphan.ipynb").write_text(json.dumps({}))
     assert out_of_step(lesson_folder) == ["notebooks/07_orphan.ipynb has no source solutions/07_orphan.py"]
+
+
+def test_a_crash_while_writing_leaves_the_old_notebook(tmp_path, disk_fills_up):
+    path = tmp_path / "x.ipynb"
+    write_notebook(new_notebook(), path)
+    before = path.read_bytes()
+    disk_fills_up(1)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_notebook(new_notebook(cells=[new_markdown_cell("new")]), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
