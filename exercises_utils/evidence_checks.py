@@ -5,6 +5,7 @@ Both halves stay apart: what the learner gives is plain data (sequences, heads, 
 numbers), and the judge scores it on a model of its own.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ from exercises_utils.evidence_files import Evidence, accuracy, load_evidence
 from exercises_utils.pools import EvidenceTask
 
 LESSON = "the lesson's model"
+MOST_FLOAT_NOISE = 0.02
+"""Share of answers that may change with the order of the inputs: those on the edge of a threshold."""
 WORTH = 0.02
 """What the score must lose without a head, or the head is none of the circuit's."""
 
@@ -90,6 +93,8 @@ class CounterexamplesCheck(Check):
         return random_search(self.model.get(), self.sample, margin=self.task.margin, budget=budget)
 
     def _refuse(self, value: Any) -> str | None:
+        if isinstance(value, list | tuple) and value and all(isinstance(row, Tensor) for row in value):
+            return "A list of tensors came; give one tensor: `torch.stack(...)`."
         try:
             score = self.score(value)
         except ValueError as error:
@@ -207,8 +212,9 @@ class CircuitCheck(Check):
         stored = load_evidence(self.weights()).circuits
         metric = accuracy(self.task, stored.tokens)
         scorer = CircuitScorer(self.scorer().model, stored.tokens, metric, chance=self.task.CHANCE)
+        circuit = [site for site in circuit if site in set(stored.sites)]  # the others cannot matter
         values = stored.values(len(circuit))
-        return percentile_among_random(scorer, list(circuit), sites=stored.sites, values=values).percentile
+        return percentile_among_random(scorer, circuit, sites=stored.sites, values=values).percentile
 
 
 class ExplanationCheck(Check):
@@ -261,6 +267,14 @@ class ExplanationCheck(Check):
                 raise TypeError("return two things, the function and its numbers: `return simulate, numbers`")
             simulate, numbers = explained
             answers, n_numbers = run_simulation(simulate, numbers, self.pool)
+            order = torch.randperm(len(answers), generator=torch.Generator().manual_seed(0))
+            mixed = dataclasses.replace(self.pool, tokens=self.pool.tokens[order])
+            again, _ = run_simulation(simulate, numbers, mixed)
+            if (again != answers[order]).double().mean() > MOST_FLOAT_NOISE:
+                raise ValueError(
+                    "`simulate` answers otherwise when the same sequences come in another order; what it says of a "
+                    "sequence must follow from that sequence and the numbers alone"
+                )
             return {"answers": answers, "n_numbers": n_numbers}
 
         return predict
@@ -277,8 +291,10 @@ class ExplanationCheck(Check):
             return None
         if score.where_wrong < 0.05:
             advice = "It answers as the task demands, not as the model does: where does the model fail?"
-        elif score.where_right < 0.5:
+        elif score.where_right < 0.05:
             advice = "It misses even where the model is right. Is the comparison turned round?"
+        elif len(value["answers"].unique()) == 1:
+            advice = "it gives the same answer to every input."
         elif score.where_wrong > score.where_right:
             advice = "It predicts too many mistakes: what lets the model get the other ones right?"
         else:

@@ -112,6 +112,9 @@ def _logit_diff_cases() -> list[Case]:
                     "This is the probability of palindrome; return the difference of the logits.": at_end.softmax(
                         -1
                     )[:, 1],
+                    "This is the log-probability of palindrome alone; subtract that of no palindrome.": at_end.log_softmax(
+                        -1
+                    )[:, 1],
                     "This is the mean over sequences; return one number for each sequence.": right.mean(),
                     "These are both logits; return their difference, one number for each sequence.": at_end,
                 },
@@ -164,6 +167,7 @@ def _logit_attribution_cases() -> list[Case]:
         elsewhere, _ = circuits.residual_components(cache, position=-2)
         other_scale = cache["ln_final.hook_scale"][:, -2]
         first_scale = cache["scale", 0, "ln1"][:, -1]
+        own_scale = (parts.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
         cases.append(
             Case(
                 name,
@@ -179,6 +183,19 @@ def _logit_attribution_cases() -> list[Case]:
                     "This is the scale of the first LayerNorm; the unembedding reads after the last one, `ln_final`.": (
                         torch.cat([parts / first_scale @ _direction(model), bias])
                     ),
+                    "Every component was normalised by a scale of its own; divide all by the one scale of their sum, "
+                    '`cache["ln_final.hook_scale"]`, or they do not add up.': torch.cat(
+                        [parts / own_scale @ _direction(model), bias]
+                    ),
+                    "You multiplied by the last LayerNorm's scale; divide by it.": torch.cat(
+                        [parts * scale @ _direction(model), bias]
+                    ),
+                    "The row of `b_U` comes first; it is the last row.": torch.cat([bias, shares]),
+                    "The row of `b_U` is turned round: `b_U[1] - b_U[0]`.": torch.cat([shares, -bias]),
+                    "The last row is `b_U[1]` alone; subtract `b_U[0]`.": torch.cat(
+                        [shares, model.b_U[1].expand_as(bias)]
+                    ),
+                    "The row of the heads' output bias `b_O` is missing.": torch.cat([shares[:-1], bias]),
                     "The sign is turned round: towards palindrome (index 1), away from no palindrome (index 0).": -right,
                     "The last row should be `b_U[1] - b_U[0]`; the rows before it are right. Add it.": shares,
                     "The last row should be `b_U[1] - b_U[0]`, not zero: without it the rows do not add up.": torch.cat(
@@ -232,34 +249,47 @@ def _is_head(value: Any) -> str | None:
         and len(value) == 2
         and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
     ):
-        return f"A head is a pair of whole numbers, (layer, head), such as (0, 1); got {value!r}."
+        problem = f"A head is a pair of whole numbers, (layer, head), such as (0, 1); got {value!r}."
+        in_tensor = isinstance(value, Tensor) or (
+            isinstance(value, tuple | list) and any(isinstance(i, Tensor) for i in value)
+        )
+        return problem + (" Take the numbers out of the tensor with `int(...)`." if in_tensor else "")
     if tuple(value) not in _head_costs():
         return f"The model has no head {tuple(value)}: layers are 0 and 1, heads are 0 and 1."
     return None
 
 
+@functools.cache
+def _separations() -> dict[tuple[int, int], float]:
+    """By how many logits the direct contributions of each head separate the classes, on 1,000 sequences."""
+    model, data = _lesson_model.get(), task.make_data(1000, seed=5)
+    rows = _logit_attribution(model, data.tokens)[2:-2]
+    gaps = rows[:, data.is_palindrome].mean(-1) - rows[:, ~data.is_palindrome].mean(-1)
+    return dict(zip(_head_costs(), gaps.tolist(), strict=True))
+
+
 def _refuse_reading_head(value: Any) -> str | None:
     if problem := _is_head(value):
         return problem
-    costs = _head_costs()
+    gaps = _separations()
     layer, head = value
     if layer == 0:
         return (
-            f"Head {layer}.{head} is in layer 0. Ablating it costs {costs[layer, head]:.3f} nats, but what matters here is "
-            "what is written directly to END and read by the unembedding: compare the rows of the heads, not their size."
+            f"Head {layer}.{head} is in layer 0. Ablating it costs {_head_costs()[layer, head]:.3f} nats, but what matters "
+            "here is what is written directly to END and read by the unembedding: compare the rows of the heads, not "
+            "their size."
         )
-    best = max(cost for (a, _), cost in costs.items() if a == layer)
-    if costs[layer, head] < 0.1 * best:
+    if gaps[layer, head] < 0.9 * max(gaps.values()):
         return (
-            f"Mean-ablating head {layer}.{head} costs {costs[layer, head]:.3f} nats, another head of this layer {best:.3f}. "
-            "A head may write a lot, or the same for all sequences: look for the largest difference between the two classes."
+            f"Between the two classes, what head {layer}.{head} writes differs by {gaps[layer, head]:.1f} logits, what "
+            f"another head writes by {max(gaps.values()):.1f}. A head may write a lot, or the same for all sequences: "
+            "look for the largest difference between the means of the classes."
         )
     return None
 
 
 def _best_reading_head() -> tuple[int, int]:
-    last = [head for head in _head_costs() if head[0] == 1]
-    return max(last, key=lambda head: _head_costs()[head])
+    return max(_separations(), key=lambda head: _separations()[head])
 
 
 reading_head = CHECKS.add(
@@ -369,6 +399,12 @@ def _mirror_attention_cases() -> list[Case]:
                     ],
                     "Off by one: the second half starts at position n/2 + 1, not n/2 (START is position 0).": pattern[
                         :, queries - 1, n + 2 - queries
+                    ],
+                    "Off by one: n is the number of values, two less than there are positions.": pattern[
+                        :, torch.arange(n // 2 + 2, n + 2), n + 2 - torch.arange(n // 2 + 2, n + 2)
+                    ],
+                    "This is the attention of each position to itself, the diagonal; the mirror is at n + 1 - i.": pattern[
+                        :, queries, queries
                     ],
                     "This is the whole antidiagonal, with START, END and the first half; only the second half's values "
                     "are asked for.": pattern.flip(-1).diagonal(dim1=1, dim2=2),
@@ -569,12 +605,18 @@ position_circuit = CHECKS.add(
 
 
 def _attention_without_positions(
-    model: Any, head: tuple[int, int], tokens: Tensor, *, masked: bool = True, normalised: bool = True
+    model: Any,
+    head: tuple[int, int],
+    tokens: Tensor,
+    *,
+    masked: bool = True,
+    normalised: bool = True,
+    epsilon: float = 1e-5,
 ) -> Float[Tensor, "query key"]:
     layer, index = head
     x = model.W_E[tokens]
     if normalised:
-        x = x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+        x = x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
     queries = x @ model.W_Q[layer, index] + model.b_Q[layer, index]
     keys = x @ model.W_K[layer, index] + model.b_K[layer, index]
     scores = queries @ keys.T / model.cfg.d_head**0.5
@@ -600,6 +642,9 @@ def _attention_without_positions_cases() -> list[Case]:
         _, cache = model.run_with_cache(tokens[None])
         right = _attention_without_positions(model, head, tokens)
         x = model.W_E[tokens] / cache["scale", 0, "ln1"][0]
+        scores = (x @ model.W_Q[layer, index] + model.b_Q[layer, index]) @ (
+            x @ model.W_K[layer, index] + model.b_K[layer, index]
+        ).T
         unbiased = x @ model.W_Q[layer, index] @ model.W_K[layer, index].T @ x.T / model.cfg.d_head**0.5
         short = model.W_E[tokens] / (model.W_E[tokens].pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
         no_bias = (
@@ -621,8 +666,19 @@ def _attention_without_positions_cases() -> list[Case]:
                     "The LayerNorm is missing: normalise the embeddings, which are now all there is.": (
                         _attention_without_positions(model, head, tokens, normalised=False)
                     ),
+                    "LayerNorm's epsilon is missing: the model adds 1e-5 to the mean square, under the root.": (
+                        _attention_without_positions(model, head, tokens, epsilon=0.0)
+                    ),
+                    "The scores are not divided by sqrt(d_head).": (
+                        right.log() * model.cfg.d_head**0.5
+                    ).softmax(-1),
+                    "Numbers after the mask were set to 0 when the softmax had been taken; mask the scores before it.": (
+                        _attention_without_positions(model, head, tokens, masked=False).tril()
+                    ),
+                    "The scale is that of the full residual stream, and no biases; without positions the vector "
+                    "is shorter, so LayerNorm divides by less.": circuits.causal(unbiased).softmax(-1),
                     "The scale is that of the full residual stream; without positions the vector is shorter, so LayerNorm "
-                    "divides by less.": circuits.causal(unbiased).softmax(-1),
+                    "divides by less.": circuits.causal(scores / model.cfg.d_head**0.5).softmax(-1),
                     "The biases b_Q and b_K are missing.": circuits.causal(no_bias).softmax(-1),
                     "The softmax runs over the queries; it runs over the keys, the last axis.": _wrong_axis(
                         model, head, tokens
@@ -718,6 +774,10 @@ def _swap_pattern_cases() -> list[Case]:
             model, broken, get_act_name("pattern", layer), get_act_name("z", layer)
         )
         (intact_pattern,) = _at_end(model, intact, get_act_name("pattern", layer))
+        (broken_v,) = _at_end(model, broken, get_act_name("v", layer))
+        right, last = _swap_pattern(model, head, intact, broken, place), intact.shape[1] - 1
+        entry = intact_pattern.clone()
+        entry[:, index, place, last - place] = broken_pattern[:, index, place, last - place]
         column = intact_pattern.clone()
         column[:, index, :, place] = broken_pattern[:, index, :, place]
         logits = model(intact)
@@ -725,13 +785,12 @@ def _swap_pattern_cases() -> list[Case]:
             Case(
                 f"{name}, head {layer}.{index}, position {place}",
                 (_MODELS[name], head, intact, broken, place),
-                _swap_pattern(model, head, intact, broken, place),
+                right,
                 axes=("sequence",),
                 mistakes={
-                    "Nothing was swapped: these are the logit differences of the intact sequences. Does the forward pass "
-                    "stand inside the `with` block, and does the pattern come from `broken`?": _logit_diff(
-                        model, intact
-                    ),
+                    "Nothing was swapped that differs: these are the logit differences of the intact sequences. Does the "
+                    "forward pass stand inside the `with` block, does the pattern come from `broken`, and is it the row of "
+                    "`position`?": _logit_diff(model, intact),
                     "These are the logit differences of the broken sequences; run `intact` inside the block.": _logit_diff(
                         model, broken
                     ),
@@ -749,9 +808,19 @@ def _swap_pattern_cases() -> list[Case]:
                     "attends.": _with_patches(model, intact, ("pattern", layer, column, [index], None)),
                     "The head's output `z` was swapped, which takes the broken run's values along; swap the pattern "
                     "only.": _with_patches(model, intact, ("z", layer, broken_z, [index], [place])),
-                    "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": -_swap_pattern(
-                        model, head, intact, broken, place
+                    "The values `v` were swapped, not the pattern.": _with_patches(
+                        model, intact, ("v", layer, broken_v, [index], [place])
                     ),
+                    "The row of END was swapped; swap the row of `position`.": _with_patches(
+                        model, intact, ("pattern", layer, broken_pattern, [index], [last])
+                    ),
+                    "Only the attention to the mirror was swapped; swap the whole row of `position`.": _with_patches(
+                        model, intact, ("pattern", layer, entry, [index], [place])
+                    ),
+                    "This is a difference of probabilities; return the difference of the logits.": (
+                        right / 2
+                    ).tanh(),
+                    "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": -right,
                     "These are both logits; return their difference, one number for each sequence.": logits[
                         :, -1
                     ],
@@ -818,7 +887,10 @@ def _swap_inputs_cases() -> list[Case]:
             at = {name: None if place is None else [place] for name, place in places.items()}
             return _with_patches(model, intact, *[(n, layer, source[n], heads, at[n]) for n in inputs])
 
-        right = _swap_inputs(model, layer, inputs, intact, broken, place)
+        right, before = _swap_inputs(model, layer, inputs, intact, broken, place), _logit_diff(model, intact)
+        alone = {n: _swap_inputs(model, layer, (n,), intact, broken, place) for n in inputs}
+        end_or_place = end if inputs[-1] == "q" else place
+        bound_late = [(n, layer, source[inputs[-1]], None, [end_or_place]) for n in inputs]
         cases.append(
             Case(
                 f"{name}, layer {layer}, {' and '.join(inputs)}",
@@ -843,6 +915,21 @@ def _swap_inputs_cases() -> list[Case]:
                     ),
                     "Only the first of the `inputs` was swapped; swap them all, in the same run.": _swap_inputs(
                         model, layer, inputs[:1], intact, broken, place
+                    ),
+                    "Only the last of the `inputs` was swapped; swap them all, in the same run.": alone[
+                        inputs[-1]
+                    ],
+                    "Each of the `inputs` was swapped in a run of its own, and the effects added; swap them all in the same "
+                    "run.": before + torch.stack([one - before for one in alone.values()]).sum(0),
+                    "Every hook puts in the last of the `inputs`: a function made in a loop sees the loop variable as the "
+                    "loop left it. Bind it when the hook is made: `def put(value, hook, name=name)`.": _with_patches(
+                        model, intact, *bound_late
+                    ),
+                    "Keys and values were taken at the mirror of `position`; take them at `position`.": patched(
+                        {"q": end, "k": end - place, "v": end - place}
+                    ),
+                    "The two runs are exchanged: inputs of the intact run were put into the broken one.": _swap_inputs(
+                        model, layer, inputs, broken, intact, place
                     ),
                     "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": -right,
                     "These are the logit differences of the broken sequences; run `intact` inside the blocks.": _logit_diff(
@@ -915,6 +1002,9 @@ def _composed_key_scores_cases() -> list[Case]:
                     "The two heads are exchanged: the matching head moves, the reading head's W_K reads.": swapped_heads,
                     "This goes through the reading head's W_Q; keys are made with W_K.": as_query,
                     "This goes through the reading head's W_V; keys are made with W_K.": through_v,
+                    "The score is divided by d_head; attention divides by its square root.": right / root,
+                    "The position embedding itself is in it; only what the matching head moves is asked for.": right
+                    + direct,
                     "These are the token embeddings; use W_pos.": tokens,
                     "START and END are left out; return all positions.": right[1:-1],
                     "A softmax has been taken; return the scores.": right.softmax(0),
@@ -956,6 +1046,10 @@ def _composed_verdict_cases() -> list[Case]:
                         model, reader, moved
                     )
                     @ model.W_U[:, 1],
+                    "This is the logit of no palindrome alone; take W_U[:, 1] - W_U[:, 0].": circuits.ov_output(
+                        model, reader, moved
+                    )
+                    @ model.W_U[:, 0],
                     "START and END are left out; return all positions.": right[1:-1],
                 },
             )
@@ -1007,6 +1101,9 @@ def _composition_score_cases() -> list[Case]:
             "Divide by both norms, of A and of B.": ((A @ B).norm() / A.norm()).item(),
             "Divide by the product of the norms, not by their sum.": (
                 (A @ B).norm() / (A.norm() + B.norm())
+            ).item(),
+            "Brackets are missing: `x / a * b` multiplies by b. Divide by both norms.": (
+                (A @ B).norm() / A.norm() * B.norm()
             ).item(),
             "This is the norm of the product; divide it by the norms of A and of B.": (A @ B).norm().item(),
         }
@@ -1076,6 +1173,13 @@ def _verdict_by_position_cases() -> list[Case]:
                     "The reading head is missing: this is the direct effect of what the matching head writes.": (
                         v[:, 1:-1, h0] @ model.W_O[l0, h0] @ _direction(model)
                     ),
+                    "This is the logit of palindrome alone; subtract W_U[:, 0].": (
+                        v[:, :, h0]
+                        @ model.W_O[l0, h0]
+                        @ model.W_V[l1, h1]
+                        @ model.W_O[l1, h1]
+                        @ model.W_U[:, 1]
+                    )[:, 1:-1],
                     "This is the mean over sequences; return a row for each.": right.mean(0),
                 },
             )
@@ -1117,6 +1221,24 @@ def _ablation_costs(
     return torch.stack(costs).view(model.cfg.n_layers, model.cfg.n_heads)
 
 
+def _costs_with(
+    model: Any,
+    tokens: Tensor,
+    labels: Tensor,
+    activation: str,
+    how: str,
+    together: dict[tuple[int, int], list[tuple[int, int]]],
+) -> Float[Tensor, "layer head"]:
+    """What it costs to ablate, for each head, the heads that `together` names."""
+    before = F.cross_entropy(model(tokens)[:, -1], labels)
+    costs = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
+    for layer in range(model.cfg.n_layers):
+        for head in range(model.cfg.n_heads):
+            with hooks.ablate(model, together[layer, head], activation=activation, how=how):
+                costs[layer, head] = F.cross_entropy(model(tokens)[:, -1], labels) - before
+    return costs
+
+
 def _ablation_costs_cases() -> list[Case]:
     cases = []
     for name, activation, how in (
@@ -1135,6 +1257,7 @@ def _ablation_costs_cases() -> list[Case]:
         right = _ablation_costs(model, tokens, labels, activation, how)
         before = F.cross_entropy(model(tokens)[:, -1], labels)
         n_layers, n_heads = right.shape
+        heads = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
         mistakes = {
             "These are the losses after ablation; subtract the loss before it.": right + before,
             "The sign is turned round: the loss after ablation minus the loss before it.": -right,
@@ -1155,6 +1278,24 @@ def _ablation_costs_cases() -> list[Case]:
                 for one in "qkvz"
             },
             "The loss is summed over sequences; take the mean.": right * len(tokens),
+            "Nothing is ablated: every loss is compared with itself. The loss before is computed outside the `with` "
+            "block, the loss after inside it.": torch.zeros_like(right),
+            "All heads of the layer are ablated at once; ablate one head at a time.": _costs_with(
+                model,
+                tokens,
+                labels,
+                activation,
+                how,
+                {one: [h for h in heads if h[0] == one[0]] for one in heads},
+            ),
+            "The heads before are still ablated; ablate one head at a time, from a fresh list.": _costs_with(
+                model,
+                tokens,
+                labels,
+                activation,
+                how,
+                {one: [h for h in heads if h <= one] for one in heads},
+            ),
         }
         if n_layers == n_heads:
             mistakes["Rows and columns are swapped: layers are the rows."] = right.T

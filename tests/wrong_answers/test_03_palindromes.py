@@ -149,6 +149,48 @@ def attribution_by_einsum(model, tokens):
     return torch.stack(rows)
 
 
+def own_scales(model, tokens):
+    components, _ = circuits.residual_components(model.run_with_cache(tokens)[1])
+    normed = components / (components.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    rows = normed @ (model.W_U[:, 1] - model.W_U[:, 0])
+    return torch.cat([rows, (model.b_U[1] - model.b_U[0]).expand(1, len(tokens))])
+
+
+def bias_row_first(model, tokens):
+    return attribution(model, tokens).roll(1, 0)
+
+
+def without_b_O(model, tokens):
+    rows = attribution(model, tokens)
+    return torch.cat([rows[:-2], rows[-1:]])
+
+
+def attribution_by_logit_attrs(model, tokens):
+    _, cache = model.run_with_cache(tokens)
+    components, _ = circuits.residual_components(cache)
+    verdicts = {name: torch.full((len(tokens),), i) for i, name in enumerate(("incorrect_tokens", "tokens"))}
+    rows = cache.logit_attrs(components, pos_slice=-1, **verdicts)
+    return [*rows, (model.b_U[1] - model.b_U[0]).expand(len(tokens))]
+
+
+# ── reading_head ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def the_other_reader():
+    """It costs more to ablate, and separates the classes less."""
+    layer, head = checks.reading_head.course_version()
+    return layer, 1 - head
+
+
+def head_as_tensor():
+    layer, head = checks.reading_head.course_version()
+    return layer, torch.tensor(head)
+
+
+def head_as_numpy():
+    return list(np.array(checks.reading_head.course_version()))
+
+
 # ── mirror_attention ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -159,6 +201,12 @@ def n_values(pattern):
 def hard_coded_length(pattern):
     queries = torch.arange(11, 21)
     return pattern[:, queries, 21 - queries]
+
+
+def n_with_specials(pattern):
+    n = pattern.shape[-1]
+    queries = torch.arange(n // 2 + 1, n)
+    return pattern[:, queries, n - queries]
 
 
 def wrong_mirror(pattern):
@@ -345,6 +393,16 @@ def no_biases(model, head, tokens):
     return by_hand(model, head, tokens, biases=False)
 
 
+def no_epsilon(model, head, tokens):
+    x = model.W_E[tokens] / model.W_E[tokens].pow(2).mean(-1, keepdim=True).sqrt()
+    q, k = x @ model.W_Q[head] + model.b_Q[head], x @ model.W_K[head] + model.b_K[head]
+    return circuits.causal(q @ k.T / model.cfg.d_head**0.5).softmax(-1)
+
+
+def mask_after_softmax(model, head, tokens):
+    return no_mask(model, head, tokens).tril()
+
+
 def softmax_over_queries(model, head, tokens):
     with model.hooks(fwd_hooks=zeroed("hook_pos_embed")):
         _, cache = model.run_with_cache(tokens[None])
@@ -411,6 +469,20 @@ def output_instead(model, head, intact, broken, position):
     return swapped(model, head, broken, intact, heads=[head[1]], positions=[position], activation="z")
 
 
+def another_row(model, head, intact, broken, position):
+    return swapped(model, head, broken, intact, heads=[head[1]], positions=[position - 1])
+
+
+def values_instead(model, head, intact, broken, position):
+    return swapped(model, head, broken, intact, heads=[head[1]], positions=[position], activation="v")
+
+
+def scores_by_hook(model, head, intact, broken, position):
+    return swapped(
+        model, head, broken, intact, heads=[head[1]], positions=[position], activation="attn_scores"
+    )
+
+
 def swap_sign(model, head, intact, broken, position):
     return -swapped(model, head, broken, intact, heads=[head[1]], positions=[position])
 
@@ -465,6 +537,29 @@ def first_head_only(model, layer, inputs, intact, broken, position):
 
 def first_input_only(model, layer, inputs, intact, broken, position):
     return right_inputs(model, layer, inputs[:1], intact, broken, position)
+
+
+def last_input_only(model, layer, inputs, intact, broken, position):
+    return right_inputs(model, layer, inputs[-1:], intact, broken, position)
+
+
+def bound_late(model, layer, inputs, intact, broken, position):
+    _, cache = model.run_with_cache(broken)
+    fwd_hooks = []
+    for name in inputs:
+        place = -1 if name == "q" else position
+
+        def put(value, hook):
+            value[:, place] = cache[name, layer][:, place]  # noqa: B023 - the mistake
+            return value
+
+        fwd_hooks.append((get_act_name(name, layer), put))
+    return diff(model.run_with_hooks(intact, fwd_hooks=fwd_hooks))
+
+
+def effects_added(model, layer, inputs, intact, broken, position):
+    before = diff(model(intact))
+    return before + sum(right_inputs(model, layer, (n,), intact, broken, position) - before for n in inputs)
 
 
 def inputs_sign(model, layer, inputs, intact, broken, position):
@@ -547,6 +642,10 @@ def verdict_one_column(model, matcher, reader):
     return moved(model, reader, moved(model, matcher, model.W_pos)) @ model.W_U[:, 1]
 
 
+def verdict_other_column(model, matcher, reader):
+    return moved(model, reader, moved(model, matcher, model.W_pos)) @ model.W_U[:, 0]
+
+
 def composed(model, matcher, reader):
     logits = model.W_pos @ (model.OV[matcher].AB @ (model.OV[reader].AB @ model.W_U))
     return logits[:, 1] - logits[:, 0]
@@ -572,6 +671,10 @@ def sum_of_norms(A, B):
 
 def not_divided(A, B):
     return torch.norm(A @ B).item()
+
+
+def brackets_missing(A, B):
+    return (torch.norm(A @ B) / torch.norm(A) * torch.norm(B)).item()
 
 
 def right_score(A, B):
@@ -674,6 +777,21 @@ def costs_transposed(model, tokens, labels, activation, how):
     return costs(model, tokens, labels, activation, how).T
 
 
+def heads_pile_up(model, tokens, labels, activation, how):
+    heads, rows = [], costs(model, tokens, labels, activation, how)
+    before = F.cross_entropy(model(tokens)[:, -1], labels)
+    for layer in range(model.cfg.n_layers):
+        for head in range(model.cfg.n_heads):
+            heads.append((layer, head))
+            with ablate(model, heads, activation=activation, how=how):
+                rows[layer, head] = F.cross_entropy(model(tokens)[:, -1], labels) - before
+    return rows
+
+
+def loss_compared_with_itself(model, tokens, labels, activation, how):
+    return torch.zeros_like(costs(model, tokens, labels, activation, how))
+
+
 def hard_coded_heads(model, tokens, labels, activation, how):
     return costs(model, tokens, labels, activation, how)[:2, :2]
 
@@ -714,6 +832,10 @@ def too_few():
 
 def one_sequence():
     return known()[0]
+
+
+def list_of_tensors():
+    return list(known())
 
 
 def shuffled_lists():
@@ -766,6 +888,11 @@ def sites():
 
 def too_few_sites():
     return sites()[5:]
+
+
+def every_position():
+    matcher = best_circuit()[0]
+    return [(*head, p) for head in (matcher, (1, 0), (1, 1)) for p in range(task.LENGTH + 2)]
 
 
 def as_a_set():
@@ -825,6 +952,20 @@ def all_blind(model):
     return (lambda inputs, numbers: torch.ones(len(inputs), dtype=torch.long)), {}
 
 
+def remembers_the_answers(model):
+    answers = model(checks.explanation.pool.tokens)[:, -1].argmax(-1)
+    return (lambda inputs, numbers: numbers["answers"]), {"answers": answers}
+
+
+def remembers_them_as_text(model):
+    answers = "".join(map(str, checks.explanation.pool.model_answers.tolist()))
+    return (lambda inputs, numbers: torch.tensor([int(letter) for letter in answers])), {}
+
+
+def few_mismatches(model):
+    return (lambda inputs, numbers: (inputs != inputs.flip(-1)).sum(-1) <= 4), {}
+
+
 def with_a_helper(model):
     return checks.explanation.reference(model)
 
@@ -858,8 +999,11 @@ LESSON = [
             one_column_of_W_U: "subtract `W_U[:, 0]`",
             averaged: "mean over sequences",
             transposed_attribution: "transpose",
+            own_scales: "scale of its own",
+            bias_row_first: "comes first",
+            without_b_O: "`b_O` is missing",
         },
-        right=[attribution_by_einsum],
+        right=[attribution_by_einsum, attribution_by_logit_attrs],
     ),
     Answers(
         checks.reading_head,
@@ -870,7 +1014,10 @@ LESSON = [
             "1.0": "pair",
             (1,): "pair",
             1: "pair",
+            Made(the_other_reader): "look for the largest difference",
+            Made(head_as_tensor): "int(",
         },
+        right=[Made(head_as_numpy)],
     ),
     Answers(checks.where_end_looks),
     Answers(
@@ -878,6 +1025,7 @@ LESSON = [
         wrong={
             hard_coded_length: "on patterns of 6 values",
             wrong_mirror: "off by one",
+            n_with_specials: "two less",
             half_starts_too_early: "off by one",
             rows_and_columns_swapped: "rows are queries",
             whole_antidiagonal: "antidiagonal",
@@ -930,6 +1078,8 @@ LESSON = [
             no_layernorm: "LayerNorm is missing",
             no_biases: "biases",
             softmax_over_queries: "over the queries",
+            no_epsilon: "epsilon",
+            mask_after_softmax: "mask the scores before",
             hook_left_behind: "hook",
         },
         right=[by_hand],
@@ -944,9 +1094,11 @@ LESSON = [
             all_heads: "All heads",
             column: "column",
             output_instead: "`z`",
+            another_row: "is it the row of `position`",
+            values_instead: "not the pattern",
             swap_sign: "sign",
         },
-        right=[row_by_own_hook],
+        right=[row_by_own_hook, scores_by_hook],
     ),
     Answers(
         checks.swap_inputs,
@@ -956,6 +1108,9 @@ LESSON = [
             all_places: "All positions",
             first_head_only: "all heads",
             first_input_only: "first of the `inputs`",
+            last_input_only: "last of the `inputs` was swapped",
+            bound_late: "as the loop left it",
+            effects_added: "effects added",
             inputs_sign: "sign",
             on_broken: "run `intact`",
         },
@@ -983,6 +1138,7 @@ LESSON = [
             verdict_wrong_order: "order",
             verdict_of_tokens: "W_pos",
             verdict_one_column: "subtract W_U[:, 0]",
+            verdict_other_column: "no palindrome alone",
         },
         right=[composed],
     ),
@@ -994,6 +1150,7 @@ LESSON = [
             one_norm_missing: "both norms",
             sum_of_norms: "not by their sum",
             not_divided: "norm of the product",
+            brackets_missing: "Brackets",
         },
         right=[right_score, score_as_tensor],
     ),
@@ -1020,6 +1177,8 @@ LESSON = [
             always_z: "always the ablation of `z`",
             summed: "take the mean",
             costs_transposed: "swapped",
+            heads_pile_up: "still ablated",
+            loss_compared_with_itself: "compared with itself",
             hard_coded_heads: "shape",
         },
         right=[costs],
@@ -1035,6 +1194,7 @@ LESSON = [
             Made(values_too_large): "expected a value from 0 to 30",
             Made(too_few): "Give 50 sequences; 10 came",
             Made(one_sequence): "expected (input, position)",
+            Made(list_of_tensors): "torch.stack",
         },
         right=[Made(known), Made(shuffled_lists), Made(some_misses)],
     ),
@@ -1050,7 +1210,7 @@ LESSON = [
             Made(heads_as_text): "heads (layer, head)",
             Made(too_few_sites): "0.80 is needed",
         },
-        right=[Made(best_circuit), Made(as_a_set), Made(sites)],
+        right=[Made(best_circuit), Made(as_a_set), Made(sites), Made(every_position)],
     ),
     Answers(
         checks.explanation,
@@ -1063,7 +1223,10 @@ LESSON = [
             gives_logits: "threshold or an argmax",
             one_answer_too_few: "an answer for each input",
             changes_its_inputs: "changed its inputs",
-            all_blind: "0.65 is needed",
+            all_blind: "same answer to every input",
+            remembers_the_answers: "in another order",
+            remembers_them_as_text: "in another order",
+            few_mismatches: "too many mistakes",
         },
         right=[with_a_helper],
     ),
