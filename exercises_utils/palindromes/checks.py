@@ -344,7 +344,7 @@ where_end_looks = CHECKS.add(
             ),
             "b": (
                 "at the partner in the second half",
-                "only this position has seen both values, so only here can a mark of the disagreement stand.",
+                "of the two, only this position has seen both values, so here a mark of the disagreement can stand.",
             ),
             "c": (
                 "at both, equally",
@@ -1331,18 +1331,18 @@ stale_label = CHECKS.add(
         options={
             "a": (
                 "head 0.0's, as the line says",
-                "the line prints `layer` and `head`; the hook uses `layer_to_ablate` and `head_to_ablate`.",
+                "the line prints `layer` and `head`; the hook uses `target_layer` and `target_head`.",
             ),
             "b": (
                 "head 1.0's",
-                "the hook acts on head 1.0, the line prints loop variables left over from another cell. In the write-up, "
-                "this mislabels a result of the reading head as one of the matching head.",
+                "the hook acts on head 1.0, the line prints variables left over from an early cell. In the write-up, such "
+                "lines mislabel results of the reading head as results of the matching head.",
             ),
             "c": (
                 "nobody's",
                 "2.491 nats came from somewhere: the hook is called for the queries of layer 1.",
             ),
-            "d": ("those of all heads of layer 1", "the third index picks one head, `head_to_ablate`."),
+            "d": ("those of all heads of layer 1", "the third index picks one head, `target_head`."),
         },
         answer="b",
     )
