@@ -80,7 +80,10 @@ def as_generator(seed: int | Generator) -> Generator:
 
 
 def train(task: Task, seed: int, *, quiet: bool = False) -> tuple[dict[str, Tensor], list[Progress]]:
-    """The trained weights and how training went. The same seed gives the same weights on the same machine.
+    """The trained weights and how training went.
+
+    The same seed gives the same weights on the same machine with the same number of threads (sums in another
+    order round differently; the shipped weights were trained with `OMP_NUM_THREADS=1`).
 
     Runs on the CPU, with a progress bar unless `quiet`; leaves the global random state alone.
     """
