@@ -1258,43 +1258,48 @@ def _ablation_costs_cases() -> list[Case]:
         before = F.cross_entropy(model(tokens)[:, -1], labels)
         n_layers, n_heads = right.shape
         heads = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
-        mistakes = {
+        data_of = (tokens, labels)
+
+        # Many forward passes each: made only for an answer that is wrong.
+        def instead(
+            a: str, h: str, name: str = name, data_of: tuple[Tensor, Tensor] = data_of
+        ) -> Callable[[], Tensor]:
+            return lambda: _ablation_costs(_MODELS[name].get(), *data_of, a, h)
+
+        def together(
+            which: Callable[[Any, Any], bool],
+            name: str = name,
+            data_of: tuple[Tensor, Tensor] = data_of,
+            a: str = activation,
+            h: str = how,
+            heads: Any = heads,
+        ) -> Callable[[], Tensor]:
+            groups = {one: [other for other in heads if which(other, one)] for one in heads}
+            return lambda: _costs_with(_MODELS[name].get(), *data_of, a, h, groups)
+
+        mistakes: dict[str, Any] = {
             "These are the losses after ablation; subtract the loss before it.": right + before,
             "The sign is turned round: the loss after ablation minus the loss before it.": -right,
             "Everything is log(2) times too large: bits, not nats.": right / torch.tensor(2.0).log(),
-            "Mean and zero are exchanged.": _ablation_costs(
-                model, tokens, labels, activation, "zero" if how == "mean" else "mean"
-            ),
+            "Mean and zero are exchanged.": instead(activation, "zero" if how == "mean" else "mean"),
             **{
-                f"This is always {one} ablation; pass the argument `how` on.": _ablation_costs(
-                    model, tokens, labels, activation, one
-                )
+                f"This is always {one} ablation; pass the argument `how` on.": instead(activation, one)
                 for one in ("mean", "zero")
             },
             **{
-                f"This is always the ablation of `{one}`; pass the argument `activation` on.": _ablation_costs(
-                    model, tokens, labels, one, how
+                f"This is always the ablation of `{one}`; pass the argument `activation` on.": instead(
+                    one, how
                 )
                 for one in "qkvz"
             },
             "The loss is summed over sequences; take the mean.": right * len(tokens),
             "Nothing is ablated: every loss is compared with itself. The loss before is computed outside the `with` "
             "block, the loss after inside it.": torch.zeros_like(right),
-            "All heads of the layer are ablated at once; ablate one head at a time.": _costs_with(
-                model,
-                tokens,
-                labels,
-                activation,
-                how,
-                {one: [h for h in heads if h[0] == one[0]] for one in heads},
+            "All heads of the layer are ablated at once; ablate one head at a time.": together(
+                lambda other, one: other[0] == one[0]
             ),
-            "The heads before are still ablated; ablate one head at a time, from a fresh list.": _costs_with(
-                model,
-                tokens,
-                labels,
-                activation,
-                how,
-                {one: [h for h in heads if h <= one] for one in heads},
+            "The heads before are still ablated; ablate one head at a time, from a fresh list.": together(
+                lambda other, one: other <= one
             ),
         }
         if n_layers == n_heads:
