@@ -120,11 +120,11 @@ class CounterexamplesCheck(Check):
         score, by_chance = self.score(outputs[0].value), self.random_margins()
         wins = advantage(score, by_chance)
         lucky = int((by_chance > 0).sum())
-        times = "" if math.isinf(wins) else f", {wins:.0f} times as often as at random"
+        times = "" if math.isinf(wins) else f" ({wins:.0f} times less often)"
         return (
-            f"{score.count()} of {self.count} fool the model{times} ({lucky} of {len(by_chance)} random sequences do): "
-            f"{score.count(typical=True)} in distribution, {score.count(typical=False)} out of it; mean margin "
-            f"{score.mean_margin():.2f} logits."
+            f"{score.count()} of {self.count} fool the model, {score.count(typical=True)} in distribution, "
+            f"{score.count(typical=False)} out of it; mean margin {score.mean_margin():.2f} logits. Of {len(by_chance)} random "
+            f"sequences {lucky} do{times}; the tries that yours took are not counted."
         )
 
 
