@@ -123,8 +123,8 @@ class CounterexamplesCheck(Check):
         times = "" if math.isinf(wins) else f" ({wins:.0f} times less often)"
         return (
             f"{score.count()} of {self.count} fool the model, {score.count(typical=True)} in distribution, "
-            f"{score.count(typical=False)} out of it; mean margin {score.mean_margin():.2f} logits. Of {len(by_chance)} random "
-            f"sequences {lucky} do{times}; the tries that yours took are not counted."
+            f"{score.count(typical=False)} out of it; mean margin {score.mean_margin():.2f} logits. Of "
+            f"{len(by_chance)} random sequences {lucky} do{times}; the tries that yours took are not counted."
         )
 
 
