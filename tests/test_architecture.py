@@ -147,12 +147,12 @@ def test_no_file_names_a_machine(tracked):
     assert found == []
 
 
-@pytest.mark.parametrize("text", ["open('/home/ada/x')", "path: /tmp/build", '"/Users/ada"', "/root/x"])
+@pytest.mark.parametrize("text", ["open('/home/ada/x')", "path: /mnt/x", '"/Users/ada"'])
 def test_a_machine_path_is_seen(text):
     assert MACHINE_PATH.search(text)
 
 
-@pytest.mark.parametrize("text", ["notebooks/home/x", "https://a.org/home/x", "~/work/x", "a / work / b"])
+@pytest.mark.parametrize("text", ["notebooks/home/x", "https://a.org/home/x", "~/home/x", "a / home / b"])
 def test_other_paths_are_not(text):
     assert not MACHINE_PATH.search(text)
 
