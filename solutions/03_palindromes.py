@@ -45,7 +45,7 @@ from torch import Tensor
 from exercises_utils import circuits, evidence, plotting
 from exercises_utils.checkpoints import available_instances
 from exercises_utils.evidence_files import accuracy
-from exercises_utils.hooks import ablate, patch
+from exercises_utils.hooks import ablate, patch, record
 from exercises_utils.models import load_model
 from exercises_utils.palindromes import checks, task
 from exercises_utils.palindromes import evidence as evidence_task
@@ -842,13 +842,29 @@ plotting.heatmap(
     text=True,
 ).show()
 
+# %%
+_, source = model.run_with_cache(broken[14])
+with (
+    patch(model, "k", 1, source["k", 1], positions=[14]),
+    record(model, "blocks.1.attn.hook_pattern") as seen,
+):
+    differences = verdict(model, intact)
+before, after = (
+    p[:, :, END, 14].mean(0).max()
+    for p in (clean["pattern", 1], seen["blocks.1.attn.hook_pattern"])
+)
+print(f"END's attention to position 14, in the head that attends to it more: {before:.2f}")
+print(
+    f"… with the keys of position 14 swapped: {after:.2f}; mean logit difference: {differences.mean():.2f}"
+)
+
 # %% [markdown]
 # Read the rows. Swapping queries turns no verdict here: what `END` asks does not depend on the change. (Exercise 12 prints how much
 # its query does vary.)
 #
 # **A hypothesis that failed:** the reading head writes the verdict, so the message should arrive in its *values*, and swapping
 # them should be enough. It is not: nobody looks at the place, because its key is still that of a place in order. And keys alone
-# make `END` look, but what it finds there still votes "palindrome". It takes **both**: the key makes `END` look
+# make `END` look (the printed lines), but what it finds there still votes "palindrome". It takes **both**: the key makes `END` look
 # (K-composition), the value makes what it finds a vote against (V-composition). Section 8 asks whether that is so in other
 # models; in some, keys alone can do a part.
 
@@ -1759,7 +1775,7 @@ checks.what_processing_keeps(what_processing_keeps)
 # | The mistakes follow from the mechanism | blind places and confusable values give counterexamples far above chance; the explanation predicts right and wrong answers | strong (prediction on sequences chosen without it) | a score near one half |
 #
 # **Not understood.** Why a model neglects a pair at all, and which one. What the other head of layer 0 is for: what
-# it writes differs between sequences, and nothing later seems to use the difference; noise in its place does harm.
+# it writes differs between sequences, and the model hardly needs the difference; noise in its place does harm.
 # How the two heads of layer 1 divide the places between them, and whether training pushes them to. Why the model rejects some
 # palindromes, which the explanation of exercise 20 does not foresee.
 #
