@@ -7,10 +7,10 @@ measure on data that training never saw, write weights and card.
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -29,17 +29,34 @@ LOG_EVERY = 50
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained: Adam, with fresh examples for every step; `why` says why, for the card."""
+    """How a model is trained; `why` says, for the card, why so.
+
+    `weight_decay` is L2 (added to the gradient, so Adam rescales it) for "adam", and decoupled (it shrinks
+    the weights directly) for "adamw": the two give different models. `lr_final` makes the learning rate fall
+    linearly from `lr` over all steps. `dataset_size` draws that many examples once and goes through them in
+    a new random order each epoch; None draws fresh examples for every step.
+    """
 
     lr: float
     steps: int
     batch_size: int
     why: str
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr_final: float | None = None
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    dataset_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(
                 f"steps and batch_size must be at least 1; got {self.steps} and {self.batch_size}."
+            )
+        if self.optimizer not in ("adam", "adamw"):
+            raise ValueError(f'optimizer must be "adam" or "adamw"; got {self.optimizer!r}.')
+        if self.dataset_size is not None and self.dataset_size < self.batch_size:
+            raise ValueError(
+                f"dataset_size is {self.dataset_size}, less than one batch of {self.batch_size}."
             )
 
 
@@ -89,17 +106,25 @@ def train(task: Task, seed: int, *, quiet: bool = False) -> tuple[dict[str, Tens
     """
     settings = task.TRAINING
     model = PlainTransformer(task.CONFIG, seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
-    generator = as_generator(DATA_SEED + seed)
+    optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    optimizer = optimizer_class(
+        model.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+    final = settings.lr if settings.lr_final is None else settings.lr_final
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optimizer, 1.0, final / settings.lr, total_iters=settings.steps
+    )
+    next_batch = _batches(task, as_generator(DATA_SEED + seed))
     history = []
     bar = tqdm(range(settings.steps), desc=f"{task.CHALLENGE} seed {seed}", disable=quiet, unit="step")
     for step in bar:
-        data = task.sample(settings.batch_size, generator)
+        data = next_batch()
         logits = model(data.tokens)
         loss = task.loss(logits, data)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         if step % LOG_EVERY == 0 or step == settings.steps - 1:
             now = Progress(step, loss.item(), task.correct(logits.detach(), data).double().mean().item())
             history.append(now)
@@ -143,7 +168,7 @@ def run_training(
         challenge=task.CHALLENGE,
         instance=out.stem,
         config=task.CONFIG,
-        training={"optimizer": "adam", **asdict(task.TRAINING), "final_loss": round(history[-1].loss, 6)},
+        training={**asdict(task.TRAINING), "final_loss": round(history[-1].loss, 6)},
         data=task.DATA,
         seed=seed,
         versions={
@@ -154,3 +179,19 @@ def run_training(
         hard_slices=task.hard_slices(logits_function(task, state_dict), EVALUATION_SEED + 1),
     )
     return save_checkpoint(state_dict, card, out, force=force)
+
+
+def _batches(task: Task, generator: Generator) -> Callable[[], Any]:
+    batch_size, dataset_size = task.TRAINING.batch_size, task.TRAINING.dataset_size
+    if dataset_size is None:
+        return lambda: task.sample(batch_size, generator)
+    data, order = task.sample(dataset_size, generator), torch.empty(0, dtype=torch.long)
+
+    def next_batch() -> Any:
+        nonlocal order
+        if len(order) < batch_size:  # the incomplete batch at an epoch's end is left out
+            order = torch.randperm(dataset_size, generator=generator)
+        chosen, order = order[:batch_size], order[batch_size:]
+        return replace(data, **{field.name: getattr(data, field.name)[chosen] for field in fields(data)})
+
+    return next_batch
