@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -41,7 +41,7 @@ class TrainingConfig:
     steps: int
     batch_size: int
     why: str
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: str = "adam"
     lr_final: float | None = None
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)

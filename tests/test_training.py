@@ -1,5 +1,6 @@
 """The loop does what its settings say, the same way each time, and never writes half a result."""
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,13 +92,28 @@ def test_training_data_comes_from_seeds_that_nothing_else_uses() -> None:
     assert not {DATA_SEED + seed for seed in range(1000)} & {EVALUATION_SEED, EVALUATION_SEED + 1}
 
 
-def test_training_is_adam_on_fresh_batches() -> None:
+@pytest.mark.parametrize(
+    ("settings", "reference"),
+    [
+        ({}, lambda p: torch.optim.Adam(p, lr=1e-2)),
+        ({"weight_decay": 0.1}, lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=0.1)),
+        (
+            {"optimizer": "adamw", "weight_decay": 0.1, "betas": (0.9, 0.98)},
+            lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98)),
+        ),
+        ({"lr_final": 1e-3}, lambda p: torch.optim.Adam(p, lr=1e-2)),
+    ],
+    ids=["adam", "L2", "adamw", "falling rate"],
+)
+def test_the_settings_reach_the_optimizer(settings: dict[str, Any], reference: Any) -> None:
     """The same eight steps in a loop written out here."""
-    task = toy_task()
+    task = toy_task(**settings)
     weights, _ = train(task, 5, quiet=True)
     model, generator = PlainTransformer(task.CONFIG, 5), as_generator(DATA_SEED + 5)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(8):
+    optimizer = reference(model.parameters())
+    for step in range(8):
+        if "lr_final" in settings:
+            optimizer.param_groups[0]["lr"] = 1e-2 + (1e-3 - 1e-2) * step / 8
         data = task.sample(32, generator)
         loss = torch.nn.functional.cross_entropy(model(data.tokens)[:, -1], data.labels)
         optimizer.zero_grad()
@@ -105,11 +121,34 @@ def test_training_is_adam_on_fresh_batches() -> None:
         optimizer.step()
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(weights[name], weight, atol=1e-6, rtol=1e-5, msg=name)
+    if settings:
+        assert not same(weights, train(toy_task(), 5, quiet=True)[0])
 
 
-def test_settings_that_make_no_sense() -> None:
-    with pytest.raises(ValueError, match="steps and batch_size must be at least 1; got 0 and 32"):
-        toy_task(steps=0)
+def test_a_finite_dataset_is_shown_by_epochs() -> None:
+    task = toy_task(dataset_size=70, batch_size=20, steps=9)
+    train(task, 0, quiet=True)
+    dataset = sorted(map(tuple, task.sample(70, as_generator(DATA_SEED)).tokens.tolist()))
+    epochs = [torch.cat(task.shown[start : start + 3]) for start in (0, 3, 6)]
+    for epoch in epochs:  # three batches of 20; the last 10 of the 70 are left out, other ones each time
+        rest = list(dataset)
+        for row in map(tuple, epoch.tolist()):
+            rest.remove(row)  # fails if a row is shown more often than the dataset has it
+        assert len(rest) == 10
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(epochs, 2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps and batch_size must be at least 1; got 0 and 32"),
+        ({"dataset_size": 10}, "dataset_size is 10, less than one batch of 32"),
+        ({"optimizer": "sgd"}, 'optimizer must be "adam" or "adamw"; got \'sgd\''),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        toy_task(**settings)
 
 
 def test_the_bar_shows_loss_and_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
