@@ -42,10 +42,14 @@ TRAINING = TrainingConfig(
     lr=2e-3,
     lr_final=1e-4,
     weight_decay=0.001,
-    steps=50 * (100_000 // 512),
+    steps=100 * (100_000 // 512),
     batch_size=512,
     dataset_size=100_000,
-    why="The original settings, with L2 inside Adam as there, for 50 epochs instead of 100.",
+    why=(
+        "The original settings, with L2 inside Adam as there. Half as many epochs left seed 0 at 0.9986 of the "
+        "digits, nearly all of its mistakes in the thousands. The last epoch is kept, not the best one, so that "
+        "nothing is chosen by the data that it is measured on; the learning rate has fallen to a twentieth by then."
+    ),
 )
 
 DATA = (
