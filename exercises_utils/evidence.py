@@ -26,6 +26,7 @@ passes, hooks and contexts here are TransformerLens's.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -38,8 +39,9 @@ from torch import Tensor
 
 from exercises_utils.sealed import Sealed
 
-Site = tuple[int, ...]
-"""A head, as (layer, head), or a head at one position, as (layer, head, position)."""
+Site = tuple[Any, ...]
+"""A head, as (layer, head), a head at one position, as (layer, head, position), or another kind of member of a
+circuit that a `Scorer` knows."""
 
 Circuit = Iterable[Any]
 """What a caller names as a circuit: heads, or sites. `CircuitScorer.check` says whether it is one."""
@@ -51,7 +53,7 @@ SEQUENCES_A_PASS = 1024
 """How many sequences go through the model at once: measured fastest for the small models on a CPU."""
 
 MOST_SETS = 2000
-"""How many sets of heads are ranked at most: some seconds."""
+"""How many sets are ranked at most: some seconds."""
 
 SAME = 1e-9
 """Two scores closer than this are a tie."""
@@ -80,7 +82,7 @@ class CircuitScore:
 
 @dataclass(frozen=True)
 class CircuitRank:
-    """Where a set of heads stands among all sets of as many heads. Rank 1 is the best."""
+    """Where a circuit stands among all sets of as many members. Rank 1 is the best."""
 
     score: float
     rank: int  # 1 + the number of sets that score strictly more: tied sets share the better rank
@@ -103,8 +105,57 @@ class CircuitPercentile:
     scores: tuple[float, ...]  # of each random circuit
 
 
-class CircuitScorer:
-    """Scores circuits of one model on one set of sequences. The convention is the module's, above.
+class Scorer(ABC):
+    """Scores circuits: sets of members of one kind, such as heads or terms of the attention scores.
+
+    `unit`, `example` and `removed` say in messages what a member is called, how a circuit is written, and what
+    becomes of everything outside it.
+    """
+
+    unit: str
+    example: str
+    removed: str
+    chance: int | float
+    trained: int | float
+
+    @property
+    @abstractmethod
+    def all_members(self) -> Sequence[Site]:
+        """Every member that a circuit can have, in the order in which `check` sorts them."""
+
+    @abstractmethod
+    def check(self, circuit: Circuit) -> tuple[Site, ...]:
+        """The circuit as sorted tuples. Raises ValueError for what is none of this model."""
+
+    @abstractmethod
+    def values(self, circuits: Sequence[Circuit]) -> Float[Tensor, " circuit"]:
+        """The metric of the model with everything outside each circuit ablated."""
+
+    def label(self, member: Site) -> str:
+        """A member as it is named in messages."""
+        return ".".join(map(str, member))
+
+    def scores(self, circuits: Sequence[Circuit]) -> Float[Tensor, " circuit"]:
+        """(ablated − chance) / (trained − chance) for each circuit."""
+        return self.scores_of(self.values(circuits))
+
+    def scores_of(self, values: Float[Tensor, " circuit"]) -> Float[Tensor, " circuit"]:
+        """The scores that belong to these values of the metric."""
+        return (values - self.chance) / (self.trained - self.chance)
+
+    def _above_chance(self, trained: int | float) -> int | float:
+        """The trained model's metric, where a score can be made of it."""
+        if not trained > self.chance:
+            raise ValueError(
+                f"the trained model's metric is {trained:.4f} and chance is {self.chance:.4f}; a score "
+                "needs it above chance. For a random-weights twin pass `trained=`, the trained model's "
+                "metric."
+            )
+        return trained
+
+
+class CircuitScorer(Scorer):
+    """Scores circuits of heads, or of sites, of one model on one set of sequences. The convention is above.
 
     It runs the untouched model once, for the replacements, and keeps them, so that scoring a circuit is one
     forward pass over ``tokens``. The model is left as it was.
@@ -124,6 +175,8 @@ class CircuitScorer:
         ValueError: a model in training mode, an unknown ablation, reference sequences of another length,
             fewer than two of them, or a trained metric not above chance.
     """
+
+    unit, example = "head", "[(0, 1), (1, 0)]"
 
     def __init__(
         self,
@@ -150,6 +203,7 @@ class CircuitScorer:
         self.model = model
         self.metric = metric
         self.chance = chance
+        self.removed = {"mean": "mean-ablated", "resample": "resampled"}[ablation]
         self.n_layers, self.n_heads, self.n_positions = model.cfg.n_layers, model.cfg.n_heads, tokens.shape[1]
         self.tokens = tokens.to(model.W_E.device)
         self._replacements = self._z_of(reference.to(self.tokens.device))
@@ -159,13 +213,12 @@ class CircuitScorer:
             others = _another_one_each(len(self.tokens), len(reference), seed).to(self.tokens.device)
             self._replacements = [z[others] for z in self._replacements]
         own = float(self.values([self.all_heads])[0])
-        self.trained = own if trained is None else trained
-        if not self.trained > chance:
-            raise ValueError(
-                f"the trained model's metric is {self.trained:.4f} and chance is {chance:.4f}; a score "
-                "needs it above chance. For a random-weights twin pass `trained=`, the trained model's "
-                "metric."
-            )
+        self.trained = self._above_chance(own if trained is None else trained)
+
+    @property
+    def all_members(self) -> list[Site]:
+        """Every head: what sets of heads are ranked among."""
+        return self.all_heads
 
     @property
     def all_heads(self) -> list[Site]:
@@ -191,14 +244,6 @@ class CircuitScorer:
             logits = rearrange(logits, "(n input) ... -> n input ...", n=len(some))
             values += [float(self.metric(of_one_circuit)) for of_one_circuit in logits]
         return torch.tensor(values, dtype=torch.float64)
-
-    def scores(self, circuits: Sequence[Circuit]) -> Float[Tensor, " circuit"]:
-        """(ablated − chance) / (trained − chance) for each circuit."""
-        return self.scores_of(self.values(circuits))
-
-    def scores_of(self, values: Float[Tensor, " circuit"]) -> Float[Tensor, " circuit"]:
-        """The scores that belong to these values of the metric."""
-        return (values - self.chance) / (self.trained - self.chance)
 
     def _z_of(
         self, tokens: Int[Tensor, "reference position"]
@@ -266,7 +311,7 @@ def _another_one_each(n_inputs: int, n_reference: int, seed: int) -> Int[Tensor,
     return following[torch.arange(n_inputs) % n_reference]
 
 
-def circuit_score(scorer: CircuitScorer, circuit: Circuit) -> CircuitScore:
+def circuit_score(scorer: Scorer, circuit: Circuit) -> CircuitScore:
     """The score of one circuit, and what it loses when each of its members is ablated as well.
 
     A member whose loss is 0 does nothing that the others do not also do. Two members that can stand in for
@@ -289,27 +334,27 @@ def circuit_score(scorer: CircuitScorer, circuit: Circuit) -> CircuitScore:
     )
 
 
-def rank_among_head_sets(scorer: CircuitScorer, heads: Circuit) -> CircuitRank:
-    """The rank of a set of heads among *all* sets of as many heads, each scored on the same sequences.
+def rank_among_sets(scorer: Scorer, circuit: Circuit) -> CircuitRank:
+    """The rank of a circuit among *all* sets of as many members, each scored on the same sequences.
 
     Raises:
-        ValueError: sites with positions (see `percentile_among_random`), no head at all, or more than
+        ValueError: sites with positions (see `percentile_among_random`), no member at all, or more than
             `MOST_SETS` sets to score.
     """
-    heads = scorer.check(heads)
-    if not heads or len(heads[0]) != 2:
+    circuit, everything, units = scorer.check(circuit), scorer.all_members, f"{scorer.unit}s"
+    if not circuit or not set(circuit) <= set(everything):
         raise ValueError(
-            "expected one or more heads (layer, head); circuits with positions go among random ones"
+            f"expected one or more {units}, such as {scorer.example}; circuits with positions go among random ones"
         )
-    count = math.comb(len(scorer.all_heads), len(heads))
+    count = math.comb(len(everything), len(circuit))
     if count > MOST_SETS:
         raise ValueError(
-            f"there are {count:,} sets of {len(heads)} heads of {len(scorer.all_heads)}; at most "
-            f"{MOST_SETS:,} are scored. Name fewer heads."
+            f"there are {count:,} sets of {len(circuit)} {units} of {len(everything)}; at most "
+            f"{MOST_SETS:,} are scored. Name fewer {units}."
         )
-    sets = tuple(combinations(scorer.all_heads, len(heads)))
+    sets = tuple(combinations(everything, len(circuit)))
     scores = tuple(scorer.scores(sets).tolist())
-    own = scores[sets.index(heads)]
+    own = scores[sets.index(circuit)]
     return CircuitRank(
         score=own,
         rank=1 + sum(score > own + SAME for score in scores),
@@ -657,9 +702,8 @@ def _as_answers(answers: Any, pool: Pool) -> Tensor:
         )
     answers = answers.cpu()
     if tuple(answers.shape) != expected:
-        raise ValueError(
-            f"`simulate` returned shape {tuple(answers.shape)}; expected {expected}: an answer for each input"
-        )
+        each = "an answer for each input" + (" and answer position" if len(expected) > 1 else "")
+        raise ValueError(f"`simulate` returned shape {tuple(answers.shape)}; expected {expected}: {each}")
     if answers.is_floating_point() or answers.is_complex():
         raise TypeError(
             f"`simulate` returned {answers.dtype}; expected answers, as whole numbers or booleans, not "

@@ -20,12 +20,14 @@ from exercises_utils.evidence import (
     CircuitScorer,
     CounterexampleScore,
     Pool,
+    Scorer,
     SimulationScore,
+    Site,
     advantage,
     circuit_score,
     percentile_among_random,
     random_search,
-    rank_among_head_sets,
+    rank_among_sets,
     run_simulation,
     score_answers,
     score_counterexamples,
@@ -35,9 +37,9 @@ from exercises_utils.pools import EvidenceTask
 
 LESSON = "the lesson's model"
 MOST_FLOAT_NOISE = 0.02
-"""Share of answers that may change with the order of the inputs: those on the edge of a threshold."""
+"""Share of inputs whose answers may change with the order of the inputs: those on the edge of a threshold."""
 WORTH = 0.02
-"""What the score must lose without a head, or the head is none of the circuit's."""
+"""What the score must lose without a member, or the member is none of the circuit's."""
 
 
 class CheckedTask(EvidenceTask, Protocol):
@@ -131,10 +133,11 @@ class CounterexamplesCheck(Check):
 class CircuitCheck(Check):
     """Whether a circuit that a learner names does nearly all of the work, and has no member to spare.
 
-    Heads `(layer, head)` or sites `(layer, head, position)`, at most `most_heads` different heads; everything else
-    is resampled (see `evidence`). `scorer` makes the scorer of the lesson's model; `twin` that of a model with random
-    weights, from the trained model's metric. `weights` is where the lesson's weights are: beside them lies what random
-    circuits with positions are worth. The score must reach `needed`, and every head must be worth `WORTH` of it.
+    Heads `(layer, head)` or sites `(layer, head, position)`, at most `most_heads` different heads, or whatever members
+    the scorer knows, at most as many; what becomes of everything else is the scorer's (see `evidence`). `scorer` makes
+    the scorer of the lesson's model; `twin` that of a model with random weights, from the trained model's metric.
+    `weights` is where the lesson's weights are: beside them lies what random circuits with positions are worth. The
+    score must reach `needed`, and every head (every member) must be worth `WORTH` of it.
     """
 
     def __init__(
@@ -143,8 +146,8 @@ class CircuitCheck(Check):
         title: str,
         core: bool,
         *,
-        scorer: Callable[[], CircuitScorer],
-        twin: Callable[[float], CircuitScorer],
+        scorer: Callable[[], Scorer],
+        twin: Callable[[float], Scorer],
         weights: Callable[[], Path],
         task: EvidenceTask,
         most_heads: int,
@@ -160,30 +163,32 @@ class CircuitCheck(Check):
         )
 
     def _refuse(self, value: Any) -> str | None:
+        scorer = self.scorer()
+        unit = scorer.unit
         if not isinstance(value, list | tuple | set | frozenset) or not value:
-            return f"A circuit is a list of heads, such as [(0, 1), (1, 0)]; {value!r} came."
+            return f"A circuit is a list of {unit}s, such as {scorer.example}; {value!r} came."
         try:
-            circuit = self.scorer().check(list(value))
+            circuit = scorer.check(list(value))
         except (ValueError, TypeError) as error:
             return str(error)[:1].upper() + str(error)[1:] + "."
         heads = sorted({site[:2] for site in circuit})
         if len(heads) > self.most_heads:
             return (
-                f"{len(heads)} heads are named; name at most {self.most_heads}. A circuit that is the whole model "
+                f"{len(heads)} {unit}s are named; name at most {self.most_heads}. A circuit that is the whole model "
                 "explains nothing."
             )
-        scored = circuit_score(self.scorer(), circuit)
+        scored = circuit_score(scorer, circuit)
         if scored.score < self.needed:
             return (
-                f"With everything else resampled, {_names(circuit)} keeps {scored.score:.2f} of what the model can do; "
-                f"{self.needed:.2f} is needed. Which head's work is missing?"
+                f"With everything else {scorer.removed}, {self._names(circuit)} keeps {scored.score:.2f} of what the "
+                f"model can do; {self.needed:.2f} is needed. Which {unit}'s work is missing?"
             )
         for head in heads:
             rest = [site for site in circuit if site[:2] != head]
-            lost = scored.score - float(self.scorer().scores([rest])[0])
+            lost = scored.score - float(scorer.scores([rest])[0])
             if lost < WORTH:
                 return (
-                    f"Without head {head[0]}.{head[1]} the circuit keeps {scored.score - lost:.2f} instead of "
+                    f"Without {unit} {scorer.label(head)} the circuit keeps {scored.score - lost:.2f} instead of "
                     f"{scored.score:.2f}: leave it out."
                 )
         return None
@@ -194,24 +199,29 @@ class CircuitCheck(Check):
         circuit = scorer.check(list(outputs[0].value))
         scored = circuit_score(scorer, circuit)
         twin = float(self.twin().scores([circuit])[0])
-        if len(circuit[0]) == 2:
-            ranked = rank_among_head_sets(scorer, circuit)
-            place = f"rank {ranked.rank} of the {ranked.of} sets of {len(circuit)} heads"
+        if set(circuit) <= set(scorer.all_members):
+            ranked = rank_among_sets(scorer, circuit)
+            place = f"rank {ranked.rank} of the {ranked.of} sets of {len(circuit)} {scorer.unit}s"
         else:
             place = f"{self._percentile(circuit):.1f} % of 1,000 random circuits of {len(circuit)} sites keep less"
-        lost = ", ".join(
-            f"{'.'.join(map(str, site))} {loss:.2f}" for site, loss in list(scored.lost.items())[:4]
-        )
+        lost = ", ".join(f"{scorer.label(site)} {loss:.2f}" for site, loss in list(scored.lost.items())[:4])
         return (
-            f"{_names(circuit)} keeps {scored.score:.2f} of what the model can do, {place}. Lost by dropping a member: "
-            f"{lost}. The same circuit in a random-weights twin: {round(twin, 2) + 0.0:.2f}."
+            f"{self._names(circuit)} keeps {scored.score:.2f} of what the model can do, {place}. Lost by dropping a "
+            f"member: {lost}. The same circuit in a random-weights twin: {round(twin, 2) + 0.0:.2f}."
         )
 
-    def _percentile(self, circuit: Sequence[tuple[int, ...]]) -> float:
+    def _names(self, circuit: Sequence[Site]) -> str:
+        if set(circuit) <= set(self.scorer().all_members):
+            return ", ".join(map(self.scorer().label, circuit))
+        return f"this circuit of {len(circuit)} sites"
+
+    def _percentile(self, circuit: Sequence[Site]) -> float:
         """Among the random circuits that are stored with the model (mean ablation, the stored sequences)."""
-        stored = load_evidence(self.weights()).circuits
+        stored, of_heads = load_evidence(self.weights()).circuits, self.scorer()
+        if stored is None or not isinstance(of_heads, CircuitScorer):
+            raise ValueError("no random circuits with positions are stored for this challenge")
         metric = accuracy(self.task, stored.tokens)
-        scorer = CircuitScorer(self.scorer().model, stored.tokens, metric, chance=self.task.CHANCE)
+        scorer = CircuitScorer(of_heads.model, stored.tokens, metric, chance=self.task.CHANCE)
         circuit = [site for site in circuit if site in set(stored.sites)]  # the others cannot matter
         values = stored.values(len(circuit))
         return percentile_among_random(scorer, circuit, sites=stored.sites, values=values).percentile
@@ -270,7 +280,8 @@ class ExplanationCheck(Check):
             order = torch.randperm(len(answers), generator=torch.Generator().manual_seed(0))
             mixed = dataclasses.replace(self.pool, tokens=self.pool.tokens[order])
             again, _ = run_simulation(simulate, numbers, mixed)
-            if (again != answers[order]).double().mean() > MOST_FLOAT_NOISE:
+            changed = (again != answers[order]).reshape(len(order), -1).any(-1)
+            if changed.double().mean() > MOST_FLOAT_NOISE:
                 raise ValueError(
                     "`simulate` answers otherwise when the same sequences come in another order; what it says of a "
                     "sequence must follow from that sequence and the numbers alone"
@@ -289,35 +300,32 @@ class ExplanationCheck(Check):
         score = self.score(value)
         if score.score >= self.needed:
             return None
-        if score.where_wrong < 0.05:
+        answers = value["answers"]
+        if (answers == answers[:1]).all():
+            advice = "It gives the same answer to every input."
+        elif max(score.where_wrong, score.where_right) < 0.05:
+            advice = "It hardly ever agrees. Are the answers whole numbers as the model gives them, in their order?"
+        elif score.where_wrong < 0.05:
             advice = "It answers as the task demands, not as the model does: where does the model fail?"
         elif score.where_right < 0.05:
             advice = "It misses even where the model is right. Is the comparison turned round?"
-        elif len(value["answers"].unique()) == 1:
-            advice = "it gives the same answer to every input."
         elif score.where_wrong > score.where_right:
             advice = "It predicts too many mistakes: what lets the model get the other ones right?"
         else:
             advice = "It predicts too few of the mistakes: which part of the mechanism is still missing?"
-        return f"{_agreement(score)} {self.needed:.2f} is needed; {advice}"
+        return f"{self._agreement(score)} {self.needed:.2f} is needed. {advice}"
 
     def praise(self, outputs: Sequence[Output]) -> str:
         """The score beside the perfect algorithm's and its opposite's, and how many numbers were used."""
         score = self.score(outputs[0].value)
         return (
-            f"{_agreement(score)} The perfect algorithm scores {score.perfect:.2f}, its opposite "
+            f"{self._agreement(score)} The perfect algorithm scores {score.perfect:.2f}, its opposite "
             f"{score.opposite:.2f}. Your explanation uses {score.n_numbers:,} numbers."
         )
 
-
-def _agreement(score: SimulationScore) -> str:
-    return (
-        f"Score {score.score:.2f}: it agrees with the model on {score.where_right:.0%} of the inputs that the model gets "
-        f"right and on {score.where_wrong:.0%} of those that it gets wrong."
-    )
-
-
-def _names(circuit: Sequence[tuple[int, ...]]) -> str:
-    if len(circuit[0]) == 2:
-        return ", ".join(f"{layer}.{head}" for layer, head in circuit)
-    return f"this circuit of {len(circuit)} sites"
+    def _agreement(self, score: SimulationScore) -> str:
+        counted = "inputs" if self.pool.model_answers.ndim == 1 else "answers"
+        return (
+            f"Score {score.score:.2f}: it agrees with the model on {score.where_right:.0%} of the {counted} that the "
+            f"model gets right and on {score.where_wrong:.0%} of those that it gets wrong."
+        )

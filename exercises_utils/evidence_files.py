@@ -74,7 +74,7 @@ class Evidence:
     """All that is stored for one model."""
 
     pool: Pool
-    circuits: RandomCircuits
+    circuits: RandomCircuits | None  # None where the task has no `SITES`
     card: EvidenceCard
 
 
@@ -94,7 +94,8 @@ def write_evidence(
 ) -> EvidenceCard:
     """The card of the evidence written for a weights file: its pool, and its random circuits.
 
-    Takes a minute or two, nearly all for the circuits. `progress` wraps the loop over sizes, such as `tqdm`.
+    Takes a minute or two, nearly all for the circuits. `progress` wraps the loop over sizes, such as `tqdm`. A task
+    without `SITES`, whose circuits have no positions, gets no random circuits.
 
     Raises:
         CheckpointError: the weights cannot be loaded.
@@ -113,20 +114,14 @@ def write_evidence(
         raise EvidenceFileError(
             f"No evidence can be made for {weights}: {error}. Train a model with another seed."
         ) from error
-    tokens = task.typical_inputs(N_CIRCUIT_INPUTS, Generator().manual_seed(SEED))
-    scorer = CircuitScorer(model, tokens, accuracy(task, tokens), chance=task.CHANCE)
-    sites = sorted(task.SITES)
-    sizes = range(1, min(LARGEST_CIRCUIT, len(sites)) + 1)
-    columns = [scorer.values(random_circuits(sites, size, N_CIRCUITS, SEED)) for size in progress(sizes)]
+    circuits, how = _random_circuits(model, task, progress)
     content = save(
         {
             "pool.tokens": _small(pool.tokens),
             "pool.right_answers": _small(pool.right_answers),
             "pool.model_answers": _small(pool.model_answers),
             "pool.kinds": _small(pool.kinds),
-            "circuits.tokens": _small(tokens),
-            "circuits.sites": _small(torch.tensor(sites)),
-            "circuits.table": torch.stack(columns, dim=1).half(),
+            **circuits,
         }
     )
     evidence_card = EvidenceCard(
@@ -136,10 +131,7 @@ def write_evidence(
         pool=pool.how,
         kinds=list(pool.kind_names),
         n_answers=pool.n_answers,
-        circuits=(
-            f"Accuracy of {N_CIRCUITS} random circuits of every size from 1 to {len(columns)}, everything "
-            f"else mean-ablated, on {N_CIRCUIT_INPUTS} inputs as the model was trained on (seed {SEED})."
-        ),
+        circuits=how,
         seed=SEED,
         sha256=hashlib.sha256(content).hexdigest(),
     )
@@ -149,6 +141,31 @@ def write_evidence(
     write_whole(path, content)
     write_whole(card_path(path), card_text.encode())
     return evidence_card
+
+
+def _random_circuits(
+    model: Any, task: EvidenceTask, progress: Callable[[Any], Any]
+) -> tuple[dict[str, Tensor], str]:
+    """What random circuits of every size are worth, as it is stored, and how that came about."""
+    if not task.SITES:
+        return (
+            {},
+            "None: the circuits of this challenge have no positions, and are ranked among all of their size.",
+        )
+    tokens = task.typical_inputs(N_CIRCUIT_INPUTS, Generator().manual_seed(SEED))
+    scorer = CircuitScorer(model, tokens, accuracy(task, tokens), chance=task.CHANCE)
+    sites = sorted(task.SITES)
+    sizes = range(1, min(LARGEST_CIRCUIT, len(sites)) + 1)
+    columns = [scorer.values(random_circuits(sites, size, N_CIRCUITS, SEED)) for size in progress(sizes)]
+    stored = {
+        "circuits.tokens": _small(tokens),
+        "circuits.sites": _small(torch.tensor(sites)),
+        "circuits.table": torch.stack(columns, dim=1).half(),
+    }
+    return stored, (
+        f"Accuracy of {N_CIRCUITS} random circuits of every size from 1 to {len(columns)}, everything "
+        f"else mean-ablated, on {N_CIRCUIT_INPUTS} inputs as the model was trained on (seed {SEED})."
+    )
 
 
 def load_evidence(weights: Path) -> Evidence:
@@ -193,11 +210,13 @@ def load_evidence(weights: Path) -> Evidence:
         n_answers=card.n_answers,
         how=card.pool,
     )
-    circuits = RandomCircuits(
-        tokens=tensors["circuits.tokens"].long(),
-        sites=tuple(tuple(site) for site in tensors["circuits.sites"].tolist()),
-        table=tensors["circuits.table"],
-    )
+    circuits = None
+    if "circuits.table" in tensors:
+        circuits = RandomCircuits(
+            tokens=tensors["circuits.tokens"].long(),
+            sites=tuple(tuple(site) for site in tensors["circuits.sites"].tolist()),
+            table=tensors["circuits.table"],
+        )
     return Evidence(pool=pool, circuits=circuits, card=card)
 
 

@@ -3,7 +3,8 @@
 Random inputs are a poor test of an explanation: the model is nearly always right on them, so "it does the
 task" predicts nearly everything. A pool holds as many inputs on which the model is wrong as on which it is
 right, and both halves have the same mixture of right answers, so that no constant answer scores more than
-one half.
+one half. Where an input has several answers, such as the ten numbers of a sorted list, one wrong answer makes it an
+input of the wrong half; both halves then have the same mixture of kinds, and scores count answers.
 """
 
 from collections.abc import Callable
@@ -48,7 +49,10 @@ class EvidenceTask(Protocol):
         """The model's answer, or answers, to each input."""
 
     def margin(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """The logit of the best wrong answer minus the right one's: above 0 the model is wrong."""
+        """The logit of the best wrong answer minus the right one's: above 0 the model is wrong.
+
+        Of several answers, the largest: above 0 where any of them is wrong.
+        """
 
     def kinds(self, tokens: Tensor) -> Tensor:
         """Which of KINDS each input is."""
@@ -94,13 +98,13 @@ def build_pool(
     draws: int = 200_000,
     rounds: int = 20,
 ) -> Pool:
-    """A pool of `size` inputs, half of them answered wrongly, with how it was found in `Pool.how`.
+    """A pool of `size` inputs, half of them with a wrong answer, with how it was found in `Pool.how`.
 
     First `draws` inputs are drawn with `task.hard_inputs`. Where they hold too few mistakes of one kind,
     the inputs of that kind nearest to a mistake are changed a little, over and over, and mistakes among the
     changed ones taken. The wrong half has as many of each kind as were found, up to equal shares: rare
     mistakes are tested too. The right half has the kinds as often as they are drawn, and each right answer
-    as often as the wrong half.
+    as often as the wrong half; or, where an input has several answers, each kind as often as the wrong half.
 
     Args:
         logits_fn: the model, as a function from tokens to logits.
@@ -115,12 +119,13 @@ def build_pool(
     """
     generator = Generator().manual_seed(seed)
 
-    def logits_of(tokens: Tensor) -> Tensor:
+    def read(tokens: Tensor, what: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """`what(logits, tokens)`, batch by batch: the logits of all inputs may be too many to keep."""
         with torch.no_grad():
-            return torch.cat([logits_fn(some).cpu() for some in tokens.split(BATCH)])
+            return torch.cat([what(logits_fn(some).cpu(), some) for some in tokens.split(BATCH)])
 
     def look_at(tokens: Tensor) -> _Found:
-        return _Found(tokens, task.margin(logits_of(tokens), tokens), task.kinds(tokens))
+        return _Found(tokens, read(tokens, task.margin), task.kinds(tokens))
 
     def mistakes_among(parents: _Found, enough: int) -> _Found:
         mistakes = parents.where(parents.margins > 0)
@@ -148,21 +153,22 @@ def build_pool(
         for name, n, first in zip(task.KINDS, taken, n_drawn, strict=True)
     ]
     right = drawn.where(drawn.margins < 0).tokens
-    tokens = torch.cat(
-        [tokens, _as_many_of_each(right, task.right_answers(right), task.right_answers(tokens))]
-    )
+    several = task.right_answers(tokens).ndim > 1
+    matched = task.kinds if several else task.right_answers
+    tokens = torch.cat([tokens, _as_many_of_each(right, matched(right), matched(tokens))])
     tokens = tokens[torch.randperm(len(tokens), generator=generator)]
     return Pool(
         tokens=tokens,
         right_answers=task.right_answers(tokens),
-        model_answers=task.answers(logits_of(tokens)),
+        model_answers=read(tokens, lambda logits, _: task.answers(logits)),
         kinds=task.kinds(tokens),
         kind_names=task.KINDS,
         n_answers=task.N_ANSWERS,
         how=(
             f"{draws:,} inputs drawn with seed {seed}: {task.HARD_INPUTS} Where they held too few mistakes "
             "of a kind, inputs of that kind nearest to a mistake were changed a little, over and over. "
-            f"Mistakes taken, drawn + searched: {'; '.join(counts)}. {_MIXTURE}"
+            f"Mistakes taken, drawn + searched: {'; '.join(counts)}. "
+            f"{_MIXTURE_OF_SEVERAL if several else _MIXTURE}"
         ),
     )
 
@@ -171,14 +177,17 @@ _MIXTURE = (
     "Half of the pool is mistakes, the kinds in equal shares as far as they were found. The other half is "
     "inputs that the model gets right, as they were drawn, with the same number of each right answer."
 )
+_MIXTURE_OF_SEVERAL = (
+    "Half of the pool is inputs with a mistake somewhere, the kinds in equal shares as far as they were found. "
+    "The other half is inputs that the model gets right everywhere, as they were drawn, with the same number "
+    "of each kind as far as there are so many."
+)
 
 
-def _as_many_of_each(tokens: Tensor, answers: Tensor, like: Tensor) -> Tensor:
-    """The first tokens, each right answer as often as in `like`; simply the first if an input has several."""
-    if like.ndim > 1:
-        return tokens[: len(like)]
+def _as_many_of_each(tokens: Tensor, groups: Tensor, like: Tensor) -> Tensor:
+    """The first tokens, each group (right answer, or kind) as often as in `like`, if there are that many."""
     counts = like.bincount().tolist()
-    return torch.cat([tokens[answers == answer][:count] for answer, count in enumerate(counts)])
+    return torch.cat([tokens[groups == group][:count] for group, count in enumerate(counts)])
 
 
 def _equal_shares(available: list[int], total: int) -> list[int]:

@@ -21,7 +21,7 @@ from exercises_utils.evidence import (
     percentile_among_random,
     random_circuits,
     random_search,
-    rank_among_head_sets,
+    rank_among_sets,
     score_counterexamples,
     simulation_score,
 )
@@ -131,14 +131,14 @@ def test_each_of_a_redundant_pair_can_be_dropped_but_not_both() -> None:
 )
 def test_rank_of_the_right_circuit(name: str, rank: int, ties: int, of: int) -> None:
     made = hand_made.ALL[name]()
-    result = rank_among_head_sets(scorer_of(made), made.circuit)
+    result = rank_among_sets(scorer_of(made), made.circuit)
     assert (result.rank, result.ties, result.of) == (rank, ties, of)
     assert dict(zip(result.sets, result.scores, strict=True))[made.circuit] == result.score
 
 
 def test_tied_sets_share_the_better_rank() -> None:
     scorer = scorer_of(hand_made.one_head())
-    decoys = [rank_among_head_sets(scorer, [(0, head)]) for head in (0, 2, 3)]
+    decoys = [rank_among_sets(scorer, [(0, head)]) for head in (0, 2, 3)]
     assert [(result.rank, result.ties) for result in decoys] == [(2, 2)] * 3
 
 
@@ -244,7 +244,7 @@ def test_the_model_is_left_as_it_was(made: hand_made.HandMade) -> None:
     random_before = torch.get_rng_state()
     scorer = scorer_of(made, ablation="resample")
     circuit_score(scorer, made.circuit)
-    rank_among_head_sets(scorer, made.circuit)
+    rank_among_sets(scorer, made.circuit)
     percentile_among_random(scorer, made.sites, count=10)
     assert model_state(made.model) == before
     assert torch.equal(torch.get_rng_state(), random_before)
@@ -316,12 +316,12 @@ def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     made.model.eval()
     scorer = scorer_of(made)
     with pytest.raises(ValueError, match="expected one or more heads"):
-        rank_among_head_sets(scorer, made.sites)
+        rank_among_sets(scorer, made.sites)
     with pytest.raises(ValueError, match="expected one or more heads"):
-        rank_among_head_sets(scorer, [])
+        rank_among_sets(scorer, [])
     monkeypatch.setattr(evidence, "MOST_SETS", 5)
     with pytest.raises(ValueError, match=r"there are 6 sets of 2 heads of 4; at most 5 are scored"):
-        rank_among_head_sets(scorer, made.circuit)
+        rank_among_sets(scorer, made.circuit)
     with pytest.raises(ValueError, match="expected one or more sites"):
         percentile_among_random(scorer, made.circuit)
     with pytest.raises(ValueError, match=r"\(1, 0, 2\) is not among the 3 sites"):
@@ -399,7 +399,7 @@ def test_query_heads_that_share_keys_and_values_are_different_heads(qwen) -> Non
     assert circuit_score(scorer, dead).score == pytest.approx(right.empty, **EXACT)
     # Naming the heads that share keys and values with the right ones is naming the wrong heads.
     assert circuit_score(scorer, [(0, 0), (1, 3)]).score == pytest.approx(right.empty, **EXACT)
-    result = rank_among_head_sets(scorer, LIVE)
+    result = rank_among_sets(scorer, LIVE)
     assert (result.rank, result.ties, result.of) == (1, 0, 28)
 
 
