@@ -177,7 +177,10 @@ def available_instances(challenge: str) -> list[str]:
 
 
 def checkpoint_path(challenge: str, instance: str | Path) -> Path:
-    """Where an instance's weights are. `instance` is a name, or already the path of a `.safetensors` file."""
+    """Where an instance's weights are. `instance` is a name, or already the path of a `.safetensors` file.
+
+    The name "published" is that of the write-up's own model, which is fetched the first time it is asked for.
+    """
     folder = checkpoints_folder()
     challenges = sorted(path.name for path in folder.glob("*") if path.is_dir())
     if str(instance).endswith(".safetensors"):
@@ -186,11 +189,15 @@ def checkpoint_path(challenge: str, instance: str | Path) -> Path:
         raise UnknownChallengeError(
             f"There is no challenge {challenge!r}. Challenges: {', '.join(challenges)}."
         )
+    if instance == "published":
+        from exercises_utils.published import published_path  # needs pooch, which nothing else does
+
+        return published_path(challenge)
     instances = available_instances(challenge)
     if instance not in instances:
         raise UnknownInstanceError(
             f"{challenge} has no instance {str(instance)!r}. Instances: {', '.join(instances) or 'none'}; "
-            "or give the path of a .safetensors file."
+            "or \"published\", or the path of a .safetensors file."
         )
     return folder / challenge / f"{instance}.safetensors"
 

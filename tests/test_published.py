@@ -1,0 +1,192 @@
+"""A published model is fetched once, refused unless it is the published file, and then an instance like any other."""
+
+import functools
+import hashlib
+import http.server
+import json
+import os
+import threading
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from exercises_utils import checkpoints, published
+from exercises_utils.architecture import ModelConfig, PlainTransformer
+from exercises_utils.checkpoints import TamperedError, checkpoint_path, load_checkpoint
+from exercises_utils.models import build_model, load_model
+from exercises_utils.published import PublishedError, converted, published_path
+
+CONFIG = ModelConfig(
+    n_layers=1,
+    d_model=6,
+    n_heads=2,
+    d_head=3,
+    n_ctx=4,
+    d_vocab=5,
+    d_vocab_out=4,
+    normalization=None,
+    attention_biases=False,
+    unembed_bias=False,
+)
+PUBLISHED = {
+    "palindromes": (500, 42, 0.0137133, 1e-6),
+    "sorted_list_two_heads": (500, 43, 0.039, 5e-4),
+    "sum_of_two_numbers": (1000, 42, 0.007, 5e-4),
+}
+
+
+def legacy_weights(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A state dict as `HookedTransformer` of TransformerLens 2 wrote it, for CONFIG."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "embed.W_E": (5, 6),
+        "pos_embed.W_pos": (4, 6),
+        "blocks.0.attn.W_Q": (2, 6, 3),
+        "blocks.0.attn.W_K": (2, 6, 3),
+        "blocks.0.attn.W_V": (2, 6, 3),
+        "blocks.0.attn.W_O": (2, 3, 6),
+        "unembed.W_U": (6, 4),
+    }
+    zeros = {f"blocks.0.attn.b_{name}": torch.zeros(2, 3) for name in "QKV"}
+    return {
+        **{name: torch.randn(shape, generator=generator) for name, shape in shapes.items()},
+        **zeros,
+        "blocks.0.attn.b_O": torch.zeros(6),
+        "unembed.b_U": torch.zeros(4),
+        "blocks.0.attn.mask": torch.ones(4, 4).tril().bool(),
+        "blocks.0.attn.IGNORE": torch.tensor(-1e5),
+        **changes,
+    }
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A challenge "toy" with a published model on a server of this machine; the cache is empty."""
+    served = tmp_path / "served"
+    served.mkdir()
+    torch.save(legacy_weights(), served / "toy.pt")
+    content = (served / "toy.pt").read_bytes()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    folder = tmp_path / "checkpoints" / "toy"
+    folder.mkdir(parents=True)
+    values = {
+        "url": f"http://127.0.0.1:{server.server_port}/toy.pt",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "config": asdict(CONFIG),
+        "by": "somebody",
+        "data": "made up",
+    }
+    (folder / "published.json").write_text(json.dumps(values))
+    for module in (checkpoints, published):
+        monkeypatch.setattr(module, "checkpoints_folder", lambda: tmp_path / "checkpoints")
+    monkeypatch.setattr(published, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.delenv(published.LOCAL, raising=False)
+    yield served / "toy.pt"
+    server.shutdown()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_it_is_fetched_once_and_then_needs_no_network(shelf, tmp_path, capsys) -> None:
+    path = checkpoint_path("toy", "published")
+    assert path == tmp_path / "cache" / "toy" / "published.safetensors"
+    shelf.unlink()
+    assert checkpoint_path("toy", "published") == path
+    weights, card = load_checkpoint(path, "toy")
+    assert card.training["by"] == "somebody"
+    assert weights.keys() == PlainTransformer(CONFIG).state_dict().keys()
+
+
+def test_it_computes_what_the_legacy_weights_say(shelf) -> None:
+    """The whole model written out with the legacy matrices, one head at a time."""
+    old = legacy_weights()
+    tokens = torch.tensor([[0, 4, 2, 1], [3, 3, 0, 2]])
+    resid = old["embed.W_E"][tokens] + old["pos_embed.W_pos"]
+    out = resid.clone()
+    for head in range(2):
+        q, k, v = (resid @ old[f"blocks.0.attn.W_{name}"][head] for name in "QKV")
+        scores = (q @ k.mT / 3**0.5).masked_fill(~old["blocks.0.attn.mask"], float("-inf"))
+        out = out + scores.softmax(-1) @ v @ old["blocks.0.attn.W_O"][head]
+    model = load_model("toy", "published", device="cpu", processed=False)
+    torch.testing.assert_close(model(tokens), out @ old["unembed.W_U"], atol=1e-4, rtol=1e-5)
+
+
+def test_another_file_is_refused_and_nothing_stays(shelf, tmp_path) -> None:
+    torch.save(legacy_weights(**{"embed.W_E": torch.ones(5, 6)}), shelf)
+    with pytest.raises(TamperedError, match="is not what was published"):
+        published_path("toy")
+    assert not files(tmp_path / "cache")
+
+
+def test_without_a_network_it_says_what_to_do(shelf, tmp_path) -> None:
+    address = tmp_path / "checkpoints" / "toy" / "published.json"
+    values = json.loads(address.read_text())
+    address.write_text(json.dumps({**values, "url": "http://127.0.0.1:9/toy.pt"}))
+    with pytest.raises(
+        PublishedError, match=r"could not be fetched.*EXERCISES_PUBLISHED_DIR.*seed0 to seed4 need no network"
+    ):
+        published_path("toy")
+    assert not files(tmp_path / "cache")
+
+
+def test_a_local_folder_serves_as_well(shelf, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(published.LOCAL, str(tmp_path / "served"))
+    local = checkpoint_path("toy", "published").read_bytes()
+    (tmp_path / "cache" / "toy" / "published.safetensors").unlink()
+    monkeypatch.delenv(published.LOCAL)
+    assert checkpoint_path("toy", "published").read_bytes() == local
+    (tmp_path / "cache" / "toy" / "published.json").unlink()
+    monkeypatch.setenv(published.LOCAL, str(tmp_path / "served"))
+    shelf.write_bytes(b"something else")
+    with pytest.raises(TamperedError, match="SHA-256"):
+        published_path("toy")
+    shelf.unlink()
+    with pytest.raises(PublishedError, match=r"there is no toy\.pt in it"):
+        published_path("toy")
+
+
+def test_a_challenge_without_one(shelf, tmp_path) -> None:
+    (tmp_path / "checkpoints" / "other").mkdir()
+    with pytest.raises(PublishedError, match="other has no published model"):
+        checkpoint_path("other", "published")
+
+
+def test_biases_that_the_model_does_not_have_must_be_zero() -> None:
+    assert not any("bias" in name for name in converted(legacy_weights(), CONFIG))
+    with pytest.raises(PublishedError, match=r"unexpected \['blocks.0.attn.k.bias'\]"):
+        converted(legacy_weights(**{"blocks.0.attn.b_K": torch.ones(2, 3)}), CONFIG)
+    old = legacy_weights()
+    del old["unembed.W_U"]
+    with pytest.raises(PublishedError, match=r"missing \['unembed.weight'\]"):
+        converted(old, CONFIG)
+
+
+@pytest.mark.parametrize("challenge", ["sorted_list_one_head", *PUBLISHED])
+def test_every_toy_challenge_says_where_its_published_model_is(challenge) -> None:
+    where = published.address(challenge)
+    assert where.config == import_module(f"exercises_utils.{challenge}.task").CONFIG
+    assert where.url.startswith("https://raw.githubusercontent.com/")
+    assert len(where.sha256) == 64
+    build_model(where.config, device="cpu")
+
+
+@pytest.mark.skipif(
+    published.LOCAL not in os.environ, reason=f"{published.LOCAL} does not say where the files are"
+)
+@pytest.mark.parametrize("challenge", PUBLISHED)
+def test_the_published_models_have_their_published_loss(challenge, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(published, "cache_folder", lambda: tmp_path)
+    task = import_module(f"exercises_utils.{challenge}.task")
+    size, seed, loss, within = PUBLISHED[challenge]
+    data = task.make_data(size, seed)
+    for processed in (True, False):
+        model = load_model(challenge, "published", device="cpu", processed=processed)
+        assert task.loss(model(data.tokens), data).item() == pytest.approx(loss, abs=within)
