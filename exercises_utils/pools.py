@@ -40,7 +40,7 @@ class EvidenceTask(Protocol):
         """Valid inputs that are hard, without asking any model."""
 
     def neighbours(self, tokens: Tensor, generator: Generator) -> Tensor:
-        """Valid inputs, each a small change of a given one that keeps its right answer."""
+        """Valid inputs, each a small change of a given one. Those of another kind are left out of the search."""
 
     def right_answers(self, tokens: Tensor) -> Tensor:
         """The right answer, or answers, to each input."""
@@ -127,20 +127,22 @@ def build_pool(
     def look_at(tokens: Tensor) -> _Found:
         return _Found(tokens, read(tokens, task.margin), task.kinds(tokens))
 
-    def mistakes_among(parents: _Found, enough: int) -> _Found:
+    def mistakes_among(parents: _Found, kind: int, enough: int) -> _Found:
         mistakes = parents.where(parents.margins > 0)
         for _ in range(rounds if len(parents) else 0):
             if len(mistakes) >= enough:
                 break
             nearest = parents.where(parents.margins.topk(min(BATCH // 8, len(parents))).indices)
             children = look_at(task.neighbours(nearest.tokens.repeat(8, 1), generator))
+            children = children.where(children.kinds == kind)
             mistakes = mistakes.and_new(children.where(children.margins > 0))
             parents = nearest.and_new(children)
         return mistakes
 
     drawn = look_at(task.hard_inputs(draws, generator)).distinct()
     of_kind = [drawn.where(drawn.kinds == kind) for kind in range(len(task.KINDS))]
-    wrong = [mistakes_among(some, enough=size // 2 // len(task.KINDS) + 1) for some in of_kind]
+    enough = size // 2 // len(task.KINDS) + 1
+    wrong = [mistakes_among(some, kind, enough) for kind, some in enumerate(of_kind)]
     if not any(map(len, wrong)):
         raise NoMistakesError(
             f"the model makes no mistake on {draws:,} hard inputs, nor in {rounds} rounds of search"
