@@ -1,0 +1,40 @@
+"""What write-up 001 published of its model, and how it was measured."""
+
+import functools
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from exercises_utils.figures import Figure
+from exercises_utils.hooks import ablate
+from exercises_utils.sorted_list_two_heads import task
+
+
+def _log_probabilities(model: Any) -> Float[Tensor, "list answer"]:
+    """Of the right numbers, on the 500 lists of seed 43."""
+    data = task.make_data(500, seed=43)
+    log_probs = task.answer_logits(model(data.tokens.to(model.W_E.device)).cpu()).log_softmax(-1)
+    return log_probs.gather(-1, data.labels[..., None])[..., 0]
+
+
+def _ablated(model: Any, head: int) -> float:
+    """What replacing a head's output by its mean over lists adds to the loss, in nats."""
+    before = _log_probabilities(model)
+    with ablate(model, [(0, head)], activation="result", how="mean"):
+        return float((before - _log_probabilities(model)).mean())
+
+
+FIGURES = (
+    Figure(
+        "cross-entropy, 500 lists (seed 43), nats", 0.039, 3, lambda m: float(-_log_probabilities(m).mean())
+    ),
+    Figure(
+        "mean probability of the right number", 0.966, 3, lambda m: float(_log_probabilities(m).exp().mean())
+    ),
+    Figure("median probability", 0.981, 3, lambda m: float(torch.median(_log_probabilities(m).exp()))),
+    Figure("minimum probability", 0.001, 3, lambda m: float(_log_probabilities(m).exp().min())),
+    Figure("mean ablation of 0.0, nats", 0.920, 3, functools.partial(_ablated, head=0)),
+    Figure("mean ablation of 0.1, nats", 4.963, 3, functools.partial(_ablated, head=1)),
+)
