@@ -27,7 +27,7 @@ from exercises_utils.sorted_list_one_head.task import (
 CHANCE = 1 / N_NUMBERS
 N_ANSWERS = N_NUMBERS
 WIDE_GAP = 20
-KINDS = (
+KINDS: tuple[str, ...] = (
     "all different, no gap of 20",
     "all different, a gap of 20 or more",
     "a number twice, no gap of 20",

@@ -45,6 +45,7 @@ class TermScorer(Scorer):
     ) -> None:
         self.model, self.tokens, self.metric, self.chance = model, tokens, metric, chance
         self._terms = score_terms(model, tokens)
+        self._known: dict[tuple[Site, ...], float] = {}
         own = float(self.values([ALL_TERMS])[0])
         self.trained = self._above_chance(own if trained is None else trained)
 
@@ -76,7 +77,12 @@ class TermScorer(Scorer):
 
     def values(self, circuits: Sequence[Circuit]) -> Float[Tensor, " circuit"]:
         """The metric of the model with everything outside each circuit dropped from the scores."""
-        return torch.tensor([float(self.metric(self._logits(self.check(c)))) for c in circuits]).double()
+        return torch.tensor([self._value(self.check(circuit)) for circuit in circuits], dtype=torch.float64)
+
+    def _value(self, circuit: tuple[Site, ...]) -> float:
+        if circuit not in self._known:
+            self._known[circuit] = float(self.metric(self._logits(circuit)))
+        return self._known[circuit]
 
     def _logits(self, circuit: Sequence[Site]) -> Float[Tensor, "input position d_vocab_out"]:
         scores = sum((self._terms[term] for term in circuit), torch.zeros_like(self._terms["token", "token"]))
