@@ -35,7 +35,7 @@ a sum are uniform, so any digit is right for 10 %. The mean over the four places
 N_ANSWERS = 10
 """Digits. A "+" or a "=" for an answer would be a mistake like another."""
 
-KINDS = (
+KINDS: tuple[str, ...] = (
     "no carry",
     "carries, none through a nine",
     "a carry through one nine",
