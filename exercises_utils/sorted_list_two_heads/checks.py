@@ -34,6 +34,7 @@ from exercises_utils.sorted_list_two_heads.checks_evidence import (
     circuit,
     counterexamples,
     explanation,
+    right_attention,
     swapped_axes,
 )
 
@@ -59,6 +60,7 @@ __all__ = [
     "owners_only",
     "position_key_scores",
     "progress",
+    "right_attention",
     "sep_attends_to",
     "shared_pattern",
     "swapped_axes",

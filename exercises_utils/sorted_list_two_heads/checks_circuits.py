@@ -30,6 +30,88 @@ from exercises_utils.sorted_list_two_heads.checks_common import (
     seen,
 )
 
+# ── owners ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _number_ranges(owner: Tensor) -> dict[int, list[tuple[int, int]]]:
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for head, run in groupby(enumerate(owner.tolist()), key=lambda pair: pair[1]):
+        numbers = [number for number, _ in run]
+        ranges.setdefault(head, []).append((numbers[0], numbers[-1]))
+    return ranges
+
+
+def _number_ranges_cases() -> list[Case]:
+    cases = []
+    for owner in (
+        [0, 0, 1, 0],
+        [1, 1, 1, 0, 0, 2, 2, 1, 0, 0, 0, 3],
+        [2, 2, 2, 2, 2],
+        [0, 1, 0, 1, 1, 1, 0],
+    ):
+        owners = torch.tensor(owner)
+        right = _number_ranges(owners)
+        heads = sorted(right)
+        everything = {head: [n for n, one in enumerate(owner) if one == head] for head in heads}
+        cuts = [0, *[n for n, (a, b) in enumerate(pairwise(owner), 1) if a != b], len(owner)]
+        runs = [(a, b - 1, owner[a]) for a, b in pairwise(cuts)]
+        cases.append(
+            Case(
+                f"owners {owner}",
+                (owners,),
+                right,
+                mistakes={
+                    "The end of a range is the number after its last; give the last number itself.": {
+                        head: [(a, b + 1) for a, b in found] for head, found in right.items()
+                    },
+                    "Each head has one range from its first to its last number, over those of other heads; give "
+                    "its runs.": {head: [(n[0], n[-1])] for head, n in everything.items()},
+                    "These are all numbers of each head; give the first and the last of each run.": everything,
+                    "Runs of a single number are left out; they are ranges (n, n).": {
+                        head: kept
+                        for head, found in right.items()
+                        if (kept := [(a, b) for a, b in found if a != b])
+                    },
+                    "A run of a single number is given as that number; write (n, n).": {
+                        head: [(a, b) if a != b else a for a, b in found] for head, found in right.items()
+                    },
+                    "The last run is missing: after the loop, the run that is still open has to be added.": {
+                        head: kept
+                        for head in heads
+                        if (kept := [(a, b) for a, b, one in runs[:-1] if one == head])
+                    },
+                    "Only the last run of each head is kept; add each to a list.": {
+                        head: found[-1:] for head, found in right.items()
+                    },
+                    "Only the first run of each head is kept; add each to a list.": {
+                        head: found[:1] for head, found in right.items()
+                    },
+                    "The keys are tensors; write `int(head)`.": {
+                        str(torch.tensor(head)): found for head, found in right.items()
+                    },
+                    "Heads that own nothing have an entry; leave them out.": {
+                        head: right.get(head, []) for head in range(max(heads) + 1)
+                    },
+                    "A range is its first number and its length; give its first and its last number.": {
+                        head: [(a, b - a + 1) for a, b in found] for head, found in right.items()
+                    },
+                },
+            )
+        )
+    return cases
+
+
+number_ranges = CHECKS.add(
+    Check(
+        "number_ranges",
+        "Owners as ranges",
+        core=False,
+        cases=_number_ranges_cases,
+        reference=_number_ranges,
+    )
+)
+
+
 # ── OV and QK ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -220,85 +302,6 @@ copying_head = CHECKS.add(
         core=False,
         cases=_copying_head_cases,
         reference=_copying_head,
-    )
-)
-
-
-def _number_ranges(owner: Tensor) -> dict[int, list[tuple[int, int]]]:
-    ranges: dict[int, list[tuple[int, int]]] = {}
-    for head, run in groupby(enumerate(owner.tolist()), key=lambda pair: pair[1]):
-        numbers = [number for number, _ in run]
-        ranges.setdefault(head, []).append((numbers[0], numbers[-1]))
-    return ranges
-
-
-def _number_ranges_cases() -> list[Case]:
-    cases = []
-    for owner in (
-        [0, 0, 1, 0],
-        [1, 1, 1, 0, 0, 2, 2, 1, 0, 0, 0, 3],
-        [2, 2, 2, 2, 2],
-        [0, 1, 0, 1, 1, 1, 0],
-    ):
-        owners = torch.tensor(owner)
-        right = _number_ranges(owners)
-        heads = sorted(right)
-        everything = {head: [n for n, one in enumerate(owner) if one == head] for head in heads}
-        cuts = [0, *[n for n, (a, b) in enumerate(pairwise(owner), 1) if a != b], len(owner)]
-        runs = [(a, b - 1, owner[a]) for a, b in pairwise(cuts)]
-        cases.append(
-            Case(
-                f"owners {owner}",
-                (owners,),
-                right,
-                mistakes={
-                    "The end of a range is the number after its last; give the last number itself.": {
-                        head: [(a, b + 1) for a, b in found] for head, found in right.items()
-                    },
-                    "Each head has one range from its first to its last number, over those of other heads; give "
-                    "its runs.": {head: [(n[0], n[-1])] for head, n in everything.items()},
-                    "These are all numbers of each head; give the first and the last of each run.": everything,
-                    "Runs of a single number are left out; they are ranges (n, n).": {
-                        head: kept
-                        for head, found in right.items()
-                        if (kept := [(a, b) for a, b in found if a != b])
-                    },
-                    "A run of a single number is given as that number; write (n, n).": {
-                        head: [(a, b) if a != b else a for a, b in found] for head, found in right.items()
-                    },
-                    "The last run is missing: after the loop, the run that is still open has to be added.": {
-                        head: kept
-                        for head in heads
-                        if (kept := [(a, b) for a, b, one in runs[:-1] if one == head])
-                    },
-                    "Only the last run of each head is kept; add each to a list.": {
-                        head: found[-1:] for head, found in right.items()
-                    },
-                    "Only the first run of each head is kept; add each to a list.": {
-                        head: found[:1] for head, found in right.items()
-                    },
-                    "The keys are tensors; write `int(head)`.": {
-                        str(torch.tensor(head)): found for head, found in right.items()
-                    },
-                    "Heads that own nothing have an entry; leave them out.": {
-                        head: right.get(head, []) for head in range(max(heads) + 1)
-                    },
-                    "A range is its first number and its length; give its first and its last number.": {
-                        head: [(a, b - a + 1) for a, b in found] for head, found in right.items()
-                    },
-                },
-            )
-        )
-    return cases
-
-
-number_ranges = CHECKS.add(
-    Check(
-        "number_ranges",
-        "Owners as ranges",
-        core=False,
-        cases=_number_ranges_cases,
-        reference=_number_ranges,
     )
 )
 

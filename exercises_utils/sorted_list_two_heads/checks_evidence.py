@@ -1,4 +1,4 @@
-"""Checks of lesson 02, its end: counterexamples, the circuit, an explanation, and a bug to find.
+"""Checks of lesson 02, its end: a bug to find, counterexamples, where the heads fail, the circuit, an explanation.
 
 This file contains the answers.
 """
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.utilities import get_act_name
 
-from exercises_utils.checking import Question
+from exercises_utils.checking import Case, Check, Question
 from exercises_utils.checkpoints import checkpoint_path
 from exercises_utils.evidence import CircuitScorer
 from exercises_utils.evidence_checks import CircuitCheck, CounterexamplesCheck, ExplanationCheck
@@ -20,10 +22,63 @@ from exercises_utils.evidence_files import Evidence, accuracy, load_evidence
 from exercises_utils.models import DEFAULT_INSTANCE, build_model
 from exercises_utils.sorted_list_two_heads import evidence as evidence_task
 from exercises_utils.sorted_list_two_heads import task
-from exercises_utils.sorted_list_two_heads.checks_common import CHECKS, lesson_model
+from exercises_utils.sorted_list_two_heads.checks_common import (
+    CHECKS,
+    FOUR_HEADS,
+    LESSON,
+    MODELS,
+    THREE_HEADS,
+    at_answers,
+    length_of,
+    lesson_model,
+    lists,
+    right_answers,
+    seen,
+)
 
-MOST_SITES = 17
+MOST_SITES = 15
 """How many of the 20 sites a circuit may have: all of them are the whole model."""
+
+
+NEEDED = 0.8
+"""How much of what the model can do a circuit must keep."""
+
+
+# ── a bug to find ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+swapped_axes = CHECKS.add(
+    Question(
+        "swapped_axes",
+        "Find the bug: which axis is which?",
+        core=False,
+        options={
+            "a": (
+                "comment and figure are both right",
+                "they name the axes in two orders. The shapes of the indices say which: `sources[:, None, :]` varies along "
+                "the last axis.",
+            ),
+            "b": (
+                "the comment is wrong, the figure is right",
+                "`tokens[:, :, None]` varies along the rows and `sources[:, None, :]` along the columns, so `picked` is "
+                "(list, prediction, source): rows are predictions, the figure's y, and columns sources, its x.",
+            ),
+            "c": (
+                "the comment is right, the figure is wrong",
+                "look at where the `None` stands: `tokens[:, :, None]`, the predictions, varies along the middle axis, the "
+                "rows of the figure.",
+            ),
+            "d": (
+                "comment and figure are both wrong",
+                "they contradict each other, and there are only two orders: one of them is right.",
+            ),
+        },
+        answer="b",
+    )
+)
+
+
+# ── where it breaks ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _weights() -> Path:
@@ -70,6 +125,142 @@ counterexamples = CHECKS.add(
 )
 
 
+def _right_attention(model: Any, tokens: Tensor) -> Float[Tensor, "batch answer d_vocab_out"]:
+    """By the heads' outputs: at each answer position the value of the right number, the mean if it is there twice."""
+    n = length_of(tokens)
+    (values,) = seen(model, tokens, "v")
+
+    def put(z: Tensor, hook: Any) -> Tensor:
+        for i, row in enumerate(tokens.tolist()):
+            for answer, number in enumerate(sorted(row[:n])):
+                places = [place for place in range(n) if row[place] == number]
+                z[i, n + answer] = values[i, places].mean(0)
+        return z
+
+    with model.hooks(fwd_hooks=[(get_act_name("z", 0), put)]):
+        return at_answers(model(tokens), tokens)
+
+
+def _with_rows(
+    model: Any, tokens: Tensor, change: Callable[[Tensor, Tensor], Tensor], *, everywhere: bool = False
+) -> Tensor:
+    """Logits with rows of the pattern changed: `change` gets the pattern, a copy, and the right answers' places
+    (batch, answer, list place) as 0 and 1."""
+    n = length_of(tokens)
+    (pattern,) = seen(model, tokens, "pattern")
+    places = (tokens[:, None, :n] == right_answers(tokens)[..., None]).to(pattern)
+    new = change(pattern.clone(), places)
+    with model.hooks(fwd_hooks=[(get_act_name("pattern", 0), lambda pattern, hook: new)]):
+        logits = model(tokens)
+    return logits if everywhere else at_answers(logits, tokens)
+
+
+def _right_attention_cases() -> list[Case]:
+    cases = []
+    for name, size in ((LESSON, 6), (THREE_HEADS, 5), (FOUR_HEADS, 4)):
+        fresh = MODELS[name]
+        model = fresh.get()
+        tokens = lists(model, size, seed=16)
+        n = length_of(tokens)
+        unsorted = tokens[:, :n].clone()
+        unsorted[0, 2], unsorted[1, n - 1], unsorted[1, 1] = unsorted[0, 0], unsorted[1, 0], unsorted[1, 0]
+        tokens = torch.cat([unsorted, tokens[:, n : n + 1], unsorted.sort(-1).values], dim=-1)
+        right = _right_attention(model, tokens)
+        asking = (tokens[:, None, :n] == tokens[:, n : 2 * n, None]).float()
+
+        def put(
+            rows: Tensor | None = None,
+            *,
+            shares: bool = True,
+            clear: bool = True,
+            heads: slice = slice(None),
+            late: int = 0,
+            offset: int = 0,
+            n: int = n,
+        ) -> Callable[[Tensor, Tensor], Tensor]:
+            """Rows put into the answer positions of a pattern, with parts that a mistake changes."""
+
+            def change(pattern: Tensor, places: Tensor) -> Tensor:
+                wanted = places if rows is None else rows
+                wanted = wanted / wanted.sum(-1, keepdim=True).clamp(min=1) if shares else wanted
+                if clear:
+                    pattern[:, heads, n + late : 2 * n + late] = 0.0
+                pattern[:, heads, n + late : 2 * n + late, offset : n + offset] = wanted[:, None]
+                return pattern
+
+            return change
+
+        def instead(
+            change: Callable[[Tensor, Tensor], Tensor],
+            fresh: Any = fresh,
+            tokens: Tensor = tokens,
+            **how: Any,
+        ) -> Callable[[], Tensor]:
+            return lambda: _with_rows(fresh.get(), tokens, change, **how)
+
+        first_place = (tokens[:, None, :n] == right_answers(tokens)[..., None]).float()
+        first_place = F.one_hot(first_place.argmax(-1), n).float()
+        in_order = torch.eye(n).expand(len(tokens), n, n)
+
+        def scaled(pattern: Tensor, places: Tensor, n: int = n) -> Tensor:
+            pattern[:, :, n : 2 * n, :n] *= places[:, None]
+            pattern[:, :, n : 2 * n, n:] = 0.0
+            return pattern
+
+        def added(pattern: Tensor, places: Tensor, n: int = n) -> Tensor:
+            pattern[:, :, n : 2 * n, :n] += (places / places.sum(-1, keepdim=True))[:, None]
+            return pattern
+
+        cases.append(
+            Case(
+                f"{name}, two lists with repeats",
+                (fresh, tokens),
+                right,
+                axes=("list", "answer", "vocabulary"),
+                mistakes={
+                    "Nothing is changed: these are the model's own logits. Run the model inside the `with` block.": (
+                        at_answers(model(tokens), tokens)
+                    ),
+                    "A number that stands in the list several times gets attention 1 at each place; give equal shares "
+                    "that add up to 1.": instead(put(shares=False)),
+                    "A number that stands in the list several times gets all attention at one place; give equal "
+                    "shares.": instead(put(first_place)),
+                    "The rest of the row keeps its attention; set it to zero, to SEP and to the sorted part as well.": (
+                        instead(put(clear=False))
+                    ),
+                    "Attention is added to what was there; put the new row in its place.": instead(added),
+                    "The attention to the right number keeps its size; it is 1.": instead(scaled),
+                    "This is attention to the number at which the answer is read; attend to the right answer, the next "
+                    "one.": instead(put(asking)),
+                    "Off by one: the rows are put one position too late. The first answer is read at SEP.": instead(
+                        put(late=1)
+                    ),
+                    "The places are those of the sorted part; attend to the list, positions 0 to L − 1.": instead(
+                        put(in_order, offset=n + 1)
+                    ),
+                    "Answer k attends to place k of the list, which is unsorted; look up where the right number "
+                    "stands.": instead(put(in_order)),
+                    "Only head 0.0 is made to look; every head is.": instead(put(heads=slice(0, 1))),
+                    "All positions are in it; return the answer positions only.": instead(
+                        put(), everywhere=True
+                    ),
+                },
+            )
+        )
+    return cases
+
+
+right_attention = CHECKS.add(
+    Check(
+        "right_attention",
+        "Make the heads look at the right number",
+        core=True,
+        cases=_right_attention_cases,
+        reference=_right_attention,
+    )
+)
+
+
 class _SitesCheck(CircuitCheck):
     """A circuit of sites: two heads everywhere are the whole model, so places are asked for."""
 
@@ -99,7 +290,7 @@ class _SitesCheck(CircuitCheck):
 
 
 def _scorer(model: Any, trained: float | None = None) -> CircuitScorer:
-    tokens = task.make_data(300, seed=15).tokens
+    tokens = task.make_data(200, seed=15).tokens
     return CircuitScorer(
         model,
         tokens,
@@ -119,19 +310,15 @@ def _twin_scorer(trained: float) -> CircuitScorer:
 
 
 def _best_circuit() -> list[tuple[int, ...]]:
-    """By search: from all sites, the one that is missed least goes, again and again."""
+    """The sites that are missed most when they alone are ablated; as few of them as keep what is needed."""
     scorer = _lesson_scorer()
-    circuit = list(evidence_task.SITES)
-    while len(circuit) > 1:
-        rest = [[site for site in circuit if site != gone] for gone in circuit]
-        scores = scorer.scores(rest)
-        if len(circuit) <= MOST_SITES and float(scores.max()) < NEEDED:
-            break
-        circuit = rest[int(scores.argmax())]
-    return circuit
+    sites = list(evidence_task.SITES)
+    left = scorer.scores([[site for site in sites if site != gone] for gone in sites])
+    missed = [sites[i] for i in left.argsort().tolist()]
+    prefixes = [missed[:size] for size in range(1, MOST_SITES + 1)]
+    enough = (scorer.scores(prefixes) >= NEEDED + 0.02).nonzero().flatten()
+    return prefixes[int(enough[0]) if len(enough) else -1]
 
-
-NEEDED = 0.8
 
 circuit = CHECKS.add(
     _SitesCheck(
@@ -199,30 +386,5 @@ explanation = CHECKS.add(
         evidence=_evidence,
         needed=0.65,
         reference=_explanation,
-    )
-)
-
-
-swapped_axes = CHECKS.add(
-    Question(
-        "swapped_axes",
-        "Find the bug: which axis is which?",
-        core=False,
-        options={
-            "a": (
-                "the figure is wrong and the comment is right",
-                "the code puts queries in rows, which a figure shows from top to bottom, as the model does.",
-            ),
-            "b": (
-                "the comment is wrong and the figure is right",
-                "rows are queries and columns are keys; the comment names them the other way round.",
-            ),
-            "c": (
-                "both are right",
-                "they contradict each other: the comment's axes are those of the transpose.",
-            ),
-            "d": ("both are wrong", "the numbers are the model's own scores, rows by queries."),
-        },
-        answer="b",
     )
 )

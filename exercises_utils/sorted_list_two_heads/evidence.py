@@ -49,7 +49,7 @@ MOST_TYPICAL_GAP = 25
 """Neighbours in the sorted list differ by at most this in 996 of 1,000 training lists."""
 WIDE_GAP = 15
 
-KINDS = ("spread", "all high", "wide gap", "near neighbours")
+KINDS: tuple[str, ...] = ("spread", "all high", "wide gap", "near neighbours")
 """See `kinds`."""
 
 HARD_INPUTS = (
