@@ -346,12 +346,15 @@ sep_attends_to = CHECKS.add(
 
 def _places(tokens: Tensor, wanted: Tensor) -> Int[Tensor, "batch answer"]:
     """Where in the list each of the wanted numbers stands."""
-    unsorted = tokens[:, : length_of(tokens)]
-    places = torch.zeros_like(wanted)
-    for i, row in enumerate(unsorted.tolist()):
-        for j, number in enumerate(wanted[i].tolist()):
-            places[i, j] = row.index(number) if number in row else 0
-    return places
+    return (tokens[:, None, : length_of(tokens)] == wanted[..., None]).int().argmax(-1)
+
+
+def _to_same(pattern: Tensor, tokens: Tensor, *, everywhere: bool) -> Float[Tensor, "head answer"]:
+    """The mean attention from each answer position to its own token, in the list or everywhere."""
+    n = length_of(tokens)
+    to = tokens if everywhere else tokens[:, :n]
+    same = (to[:, None] == tokens[:, n : 2 * n, None])[:, None]
+    return (pattern[:, :, n : 2 * n, : to.shape[1]] * same).sum(-1).mean(0)
 
 
 def _attention(pattern: Tensor, queries: Tensor, keys: Tensor) -> Float[Tensor, "batch head answer"]:
@@ -380,8 +383,6 @@ def _attention_to_next_cases() -> list[Case]:
         n, labels = length_of(tokens), right_answers(tokens)
         queries = torch.arange(n, 2 * n)
         places = _places(tokens, labels)
-        own = _places(tokens, tokens[:, n : 2 * n])
-        own[:, 0] = n
         found = _attention(pattern, queries, places)
         cases.append(
             Case(
@@ -394,11 +395,14 @@ def _attention_to_next_cases() -> list[Case]:
                         pattern, queries + 1, places
                     ).mean(0),
                     "This is the attention to the number that stands at the query itself; the right answer is the next "
-                    "one.": _attention(pattern, queries, own).mean(0),
-                    "This is the attention to the number of the query's own position in the sorted list, in the sorted "
-                    "half; look it up in the list, positions 0 to L − 1.": _attention(
-                        pattern, queries, (queries + 1).expand(len(tokens), -1)
-                    ).mean(0),
+                    "one.": _to_same(pattern, tokens, everywhere=False),
+                    "This is the attention to the number that stands at the query itself, in the list and in the "
+                    "sorted half; the right answer is the next one.": _to_same(
+                        pattern, tokens, everywhere=True
+                    ),
+                    "All of it is 0, as attention to what comes later always is. Either the pattern is read the wrong "
+                    "way round (rows are queries, columns keys), or the right answer is looked up in the sorted half; "
+                    "look it up in the list, positions 0 to L − 1.": torch.zeros_like(right),
                     "This is the attention to place k of the list for answer k; look up where the right number "
                     "stands.": _attention(pattern, queries, torch.arange(n).expand(len(tokens), -1)).mean(0),
                     "These are the scores before the softmax; take the pattern.": _attention(
@@ -408,9 +412,6 @@ def _attention_to_next_cases() -> list[Case]:
                     "Every list has a row; take the mean over lists.": found,
                     "This is the mean over heads; return a row for each head.": found.mean((0, 1)),
                     "This is the sum over heads; return a row for each head.": found.mean(0).sum(0),
-                    "Rows of the pattern are queries and columns keys; you read it the other way round.": _attention(
-                        pattern.transpose(-1, -2), queries, places
-                    ).mean(0),
                     "This is the largest attention to any number of the list; look up that of the right number.": (
                         pattern[:, :, n : 2 * n, :n].max(-1).values.mean(0)
                     ),

@@ -839,11 +839,10 @@ def _dla_from_sources_cases() -> list[Case]:
             "This is the mean over lists; return one table for each.": right.mean(0),
             "Sources and predictions are swapped: the source is the row.": right.transpose(1, 2),
             "This is the sum over sources; return each alone.": right.sum(1),
+            "Each source has only its own prediction; return every source for every prediction.": right.diagonal(
+                dim1=1, dim2=2
+            ),
         }
-        if n_sources == n_predictions:
-            mistakes["Each source has only its own prediction; return every source for every prediction."] = (
-                right.diagonal(dim1=1, dim2=2)
-            )
         cases.append(
             Case(
                 f"{name}, head {head[0]}.{index}",

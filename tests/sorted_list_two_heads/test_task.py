@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
+from exercises_utils import published
 from exercises_utils.checkpoints import available_instances, checkpoint_path, load_checkpoint
 from exercises_utils.hooks import ablate
-from exercises_utils.models import build_model
+from exercises_utils.models import load_model
 from exercises_utils.sorted_list_two_heads import task
 from exercises_utils.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
 
@@ -183,17 +183,14 @@ def test_hard_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(
-    "EXERCISES_PUBLISHED_DIR" not in os.environ,
-    reason="EXERCISES_PUBLISHED_DIR does not say where the originals are",
+    published.LOCAL not in os.environ, reason=f"{published.LOCAL} does not say where the originals are"
 )
 @pytest.mark.parametrize("processed", [True, False])
-def test_the_original_model_has_its_published_figures_on_this_data(processed: bool) -> None:
-    path = Path(os.environ["EXERCISES_PUBLISHED_DIR"]) / "sorted_list_model.pt"
-    legacy = torch.load(path, map_location="cpu", weights_only=True)
-    empty = build_model(task.CONFIG, device="cpu")
-    model = build_model(
-        task.CONFIG, convert_tl_checkpoint(legacy, empty.cfg), device="cpu", processed=processed
-    )
+def test_the_original_model_has_its_published_figures_on_this_data(
+    processed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "cache_folder", lambda: tmp_path)
+    model = load_model(CHALLENGE, "published", device="cpu", processed=processed)
     data = task.make_data(500, seed=43)
     loss = task.loss(model(data.tokens), data).item()
     probabilities = task.answer_logits(model(data.tokens)).softmax(-1)
