@@ -1,6 +1,6 @@
 """The checks of lesson 04's middle part: where the carry is, how it is made, and whether it is used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -290,55 +290,58 @@ def _swap_site_cases() -> list[Case]:
             base, source = some_tokens(name, 6, seed=23), some_tokens(name, 6, seed=24)
         layer, index = head
         right = _swap_site(model, head, position, base, source)
-        changes = [
-            _write_difference(model, (layer, other), base, source) for other in range(model.cfg.n_heads)
-        ]
-        all_heads = torch.stack(changes).sum(0)
-        mean = changes[index].mean(0)
-        other_layer = 1 if layer == 0 else 0
-        (z_base,) = recorded(model, base, get_act_name("z", layer))
-        written = z_base[:, :, index] @ model.W_O[layer, index]
+        logits = model(base)
+        everywhere = range(task.N_CTX)
 
-        logits, source_logits = model(base), model(source)
-        patched_all = _full_run_with(model, base, layer, _at(changes[index], position))
+        def other_swap(
+            heads: Sequence[int] | None = None,
+            positions: Sequence[int] | None = None,
+            add: str = "difference",
+            read: range = range(9, 13),
+            given: tuple[Any, ...] = (model, head, position, base, source),
+        ) -> Callable[[], Tensor]:
+            return partial(_other_swap, *given, heads, positions, add, read)
+
+        all_heads = range(model.cfg.n_heads)
+        others = [other for other in all_heads if other != index]
         mistakes: dict[str, Any] = {
             "Nothing was swapped: these are the logits on `base`. Does the forward pass stand inside the `with` block, "
             "and does the activation come from `source`?": logits[:, 9:13],
-            "These are the logits on `source`; run `base` inside the block.": source_logits[:, 9:13],
-            "The two runs are exchanged: run `base`, and take the activation from `source`.": _swap_site(
-                model, head, position, source, base
+            "These are the logits on `source`; run `base` inside the block.": partial(
+                answer_logits, model, source
+            ),
+            "The two runs are exchanged: run `base`, and take the activation from `source`.": partial(
+                _swap_site, model, head, position, source, base
             ),
             "The head's output was swapped at all positions; swap it at `position` only (`positions=[position]`).": (
-                _with_added(model, base, layer, changes[index])
+                other_swap(positions=everywhere)
             ),
-            "All heads of the layer were swapped; swap only `head` (`heads=[index]`).": _with_added(
-                model, base, layer, _at(all_heads, position)
-            ),
-            "All heads and all positions of the layer were swapped; swap one head at one position.": _with_added(
-                model, base, layer, all_heads
+            "All heads of the layer were swapped; swap only `head` (`heads=[index]`).": other_swap(all_heads),
+            "All heads and all positions of the layer were swapped; swap one head at one position.": other_swap(
+                all_heads, everywhere
             ),
             "Another layer's head was swapped: `head` is (layer, head).": partial(
-                _swap_site, model, (other_layer, index), position, base, source
+                _swap_site, model, (1 if layer == 0 else 0, index), position, base, source
             ),
             "It is always layer 0 that is swapped; take the layer from `head`.": partial(
                 _swap_site, model, (0, index), position, base, source
             ),
-            "The other heads were swapped and this one kept.": _with_added(
-                model, base, layer, _at(all_heads - changes[index], position)
+            "The other heads were swapped and this one kept.": other_swap(others),
+            "The mean over sequences was put in; each sequence gets its own source's.": other_swap(
+                add="mean"
             ),
-            "The mean over sequences was put in; each sequence gets its own source's.": _with_added(
-                model, base, layer, _at(mean + written.mean(0) - written, position)
+            "The head's output was taken away and nothing put in its place (zero ablation).": other_swap(
+                add="zero"
             ),
-            "The head's output was taken away and nothing put in its place (zero ablation).": _with_added(
-                model, base, layer, _at(-written, position)
+            "These are the logits at all 14 positions; return the four answer positions, 9 to 12.": other_swap(
+                read=everywhere
             ),
-            "These are the logits at all 14 positions; return the four answer positions, 9 to 12.": patched_all,
-            'These are positions 10 to 13; the thousands are predicted at "=", position 9.': patched_all[
-                :, 10:14
-            ],
-            'These are positions 8 to 11; the thousands are predicted at "=", position 9.': patched_all[
-                :, 8:12
-            ],
+            'These are positions 10 to 13; the thousands are predicted at "=", position 9.': other_swap(
+                read=range(10, 14)
+            ),
+            'These are positions 8 to 11; the thousands are predicted at "=", position 9.': other_swap(
+                read=range(8, 12)
+            ),
             "These are probabilities or log-probabilities; return the logits.": right.log_softmax(-1),
             "These are probabilities; return the logits.": right.softmax(-1),
             "Only the ten digits are there; return the logits of all tokens.": right[..., :10],
@@ -364,11 +367,31 @@ def _swap_site_cases() -> list[Case]:
     return cases
 
 
-def _full_run_with(
-    model: Any, tokens: Tensor, layer: int, change: Tensor
-) -> Float[Tensor, "s position token"]:
-    with model.hooks(fwd_hooks=[(get_act_name("attn_out", layer), lambda out, hook: out + change)]):
-        return model(tokens)
+def _other_swap(
+    model: Any,
+    head: Head,
+    position: int,
+    base: Tensor,
+    source: Tensor,
+    heads: Sequence[int] | None,
+    positions: Sequence[int] | None,
+    add: str,
+    read: range,
+) -> Tensor:
+    """Logits where other heads or positions are swapped, where something else is put in, or read elsewhere."""
+    layer, index = head
+    if add == "difference":
+        chosen = [index] if heads is None else heads
+        change = torch.stack([_write_difference(model, (layer, h), base, source) for h in chosen]).sum(0)
+    else:
+        (on_base,), (on_source,) = (recorded(model, x, get_act_name("z", layer)) for x in (base, source))
+        instead = on_source.mean(0) if add == "mean" else torch.zeros_like(on_source)
+        change = (instead - on_base)[:, :, index] @ model.W_O[layer, index]
+    alone = torch.zeros_like(change)
+    where = [position] if positions is None else list(positions)
+    alone[:, where] = change[:, where]
+    with model.hooks(fwd_hooks=[(get_act_name("attn_out", layer), lambda out, hook: out + alone)]):
+        return model(base)[:, read.start : read.stop]
 
 
 swap_site = Check(
@@ -645,53 +668,24 @@ which_digit = Question(
     core=False,
     options={
         "a": (
-            "at the 3",
-            "attention is drawn to the digit farther from the middle of 0 to 9; 3 is 1.5 away from 4.5.",
+            "the 3, because it comes first",
+            "the order does not matter to a sum: the head would attend to the second digit if that were the 3.",
         ),
         "b": (
-            "at the 8",
-            "8 is 3.5 away from 4.5, 3 only 1.5: the more extreme of the two digits decides, and here it says high.",
+            "the 8, because it is further from the middle",
+            "8 is 3.5 away from 4.5, 3 only 1.5 away. The more extreme digit decides whether the two come to ten, and the "
+            "head attends to it.",
         ),
         "c": (
-            "equally at both",
-            "then it would write the same whichever of the two is the more extreme, and could not tell 3 + 8 from 6 + 1.",
+            "both the same",
+            "an equal share for every pair of digits would be a mean, and no step between carry and no carry.",
         ),
         "d": (
-            "at neither",
-            "the carry into the tens depends on the units alone, and the swap turned the digit.",
+            "neither",
+            "the carry into the tens depends on the units alone, and a swap of what this head writes turned the digit.",
         ),
     },
     answer=_which_digit,
-)
-
-
-def _nines() -> str:
-    """Over all ordered pairs of digits that come to nine: how unevenly the attention is divided."""
-    digits = torch.arange(10).repeat(40)
-    attention = _units_attention(digits, 9 - digits).view(40, 10, 2).mean(0)
-    total, uneven = attention.sum(-1), (attention[:, 0] - attention[:, 1]).abs()
-    if float(total.mean()) < 0.2:
-        return "d"
-    if float(uneven.mean()) < 0.4 * float(total.mean()):
-        return "c"
-    return "a" if attention[1, 0] > attention[1, 1] else "b"
-
-
-nines = Question(
-    "nines",
-    "Predict what a nine does",
-    core=False,
-    options={
-        "a": ("at the 1", "1 and 8 are equally far from 4.5, so neither wins by being the more extreme."),
-        "b": ("at the 8", "8 and 1 are equally far from 4.5, so neither wins by being the more extreme."),
-        "c": (
-            "about equally at both",
-            "digits that come to nine are equally far from 4.5, one below and one above: a tie, and the message lies "
-            "between carry and no carry.",
-        ),
-        "d": ("at neither", "the head attends to the column of the units whatever its digits are."),
-    },
-    answer=_nines,
 )
 
 
@@ -710,21 +704,22 @@ carry_bug = Question(
     core=False,
     options={
         "a": (
-            "columns that a carry comes into, as it should",
-            "`%` binds before `+`: the line computes a + (b % 10), and b % 10 is b.",
+            "every place into which a carry comes",
+            "`%` binds before `+`: the line computes a + (b % 10), which is a + b, and compares it with one digit. Count by "
+            "hand for 7 + 8 without a carry.",
         ),
         "b": (
-            "columns whose digits come to ten or more, and columns that a carry comes into",
+            "every place into which a carry comes or whose own digits come to ten or more",
             "`a + b % 10` is a + b, which differs from the digit of the sum if it is ten or more, or if a carry is added. "
             "Brackets mend it: `(a + b) % 10 != c`.",
         ),
         "c": (
-            "columns whose digits come to ten or more, and no others",
-            "a column that comes to less than ten, with a carry into it, differs from its digit as well.",
+            "only places whose own digits come to ten or more",
+            "digits that come to less than ten, with a carry added, differ from the digit of the sum as well.",
         ),
         "d": (
-            "columns in which b is more than 9",
-            "a digit is never more than 9, so `b % 10` is b; but the line compares the sum with c.",
+            "only places where the digit of b is more than 9",
+            "a digit is never more than 9, so `b % 10` is b; but what the line compares is the sum with c.",
         ),
     },
     answer=_what_the_bug_flags,
@@ -864,9 +859,9 @@ def _interchange_cases() -> list[Case]:
         logits = model(base)
         mistakes: dict[str, Any] = {
             "Nothing is changed: these are the logits on `base`.": logits[:, 9:13],
-            "These are the logits on `source`; run `base`.": model(source)[:, 9:13],
-            "The two runs are exchanged: `base` is run, with the coordinates of `source`.": _interchange(
-                model, hook_name, position, basis, source, base
+            "These are the logits on `source`; run `base`.": partial(answer_logits, model, source),
+            "The two runs are exchanged: `base` is run, with the coordinates of `source`.": partial(
+                _interchange, model, hook_name, position, basis, source, base
             ),
             "The whole activation was swapped; swap only the coordinates inside `basis`.": instead(
                 0 * everything, given

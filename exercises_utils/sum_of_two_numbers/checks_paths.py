@@ -1,5 +1,6 @@
 """The checks of lesson 04 on paths: the logits as a sum over ways through the layers, and circuits of two heads."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class _Run:
         for late in range(model.cfg.n_heads):
             for part in early:
                 moved = torch.zeros_like(part[:, at])
-                for key in range(at + 1):
+                for key in range(pattern.shape[-1]):
                     moved = moved + pattern[:, late, at, key, None] * (part[:, key] / scale_1[:, key])
                 rows.append(moved @ model.W_V[1, late] @ model.W_O[1, late] / final @ model.W_U)
         rows.append((model.b_O[1] / final) @ model.W_U)
@@ -96,8 +97,8 @@ def _path_attribution_cases() -> list[Case]:
         no_position = [run.embed, *run.early[1:]]
         twice = right.clone()
         twice[width - 1] = ((model.b_O[0] + model.b_O[1]) / run.scale_final[:, at]) @ model.W_U
-        split_rows = run.rows(place, early=[run.embed, run.position, *run.early[1:]])
-        only_answer = _attending_to_itself(run, place)
+        split = [run.embed, run.position, *run.early[1:]]
+        itself = run.pattern * torch.eye(run.pattern.shape[-1])
         logits = model(tokens)[:, at]
         cases.append(
             Case(
@@ -109,39 +110,41 @@ def _path_attribution_cases() -> list[Case]:
                 mistakes={
                     "The paths do not add up to the logits: no LayerNorm scale is divided by. Divide by the last one's "
                     "at the answer position, and what goes through layer 1 by its scale at each key position as well.": (
-                        run.rows(place, scale_1=ones, scale_final=ones)
+                        partial(run.rows, place, scale_1=ones, scale_final=ones)
                     ),
                     "The scale of layer 1's LayerNorm is missing in the paths through it: divide each key position by its "
-                    "own.": run.rows(place, scale_1=ones),
-                    "The scale of the last LayerNorm is missing: divide every row but `b_U` by it.": run.rows(
-                        place, scale_final=ones
+                    "own.": partial(run.rows, place, scale_1=ones),
+                    "The scale of the last LayerNorm is missing: divide every row but `b_U` by it.": partial(
+                        run.rows, place, scale_final=ones
                     ),
-                    "Layer 1's scale is taken at the query position; each key position is divided by its own.": run.rows(
-                        place, scale_1=at_query
+                    "Layer 1's scale is taken at the query position; each key position is divided by its own.": partial(
+                        run.rows, place, scale_1=at_query
                     ),
-                    "The direct paths, or all, are divided by layer 1's scale; at the end it is `ln_final`'s.": run.rows(
-                        place, scale_final=run.scale_1
+                    "The direct paths, or all, are divided by layer 1's scale; at the end it is `ln_final`'s.": partial(
+                        run.rows, place, scale_final=run.scale_1
                     ),
                     "What goes through layer 1 is divided by the last LayerNorm's scale at the key positions; there it is "
-                    "`blocks.1.ln1`'s.": run.rows(place, scale_1=run.scale_final),
-                    "Every scale is that of another place: the digit of place i is read at position 9 + i.": run.rows(
-                        place, scale_final=run.scale_final.roll(1, 1)
+                    "`blocks.1.ln1`'s.": partial(run.rows, place, scale_1=run.scale_final),
+                    "Every scale is that of another place: the digit of place i is read at position 9 + i.": partial(
+                        run.rows, place, scale_final=run.scale_final.roll(1, 1)
                     ),
-                    "Queries and keys of the pattern are exchanged: take the row of position 9 + place.": run.rows(
-                        place, pattern=run.pattern.transpose(2, 3)
+                    "Queries and keys of the pattern are exchanged: take the row of position 9 + place.": partial(
+                        run.rows, place, pattern=run.pattern.transpose(2, 3)
                     ),
-                    "The digit of place i is predicted at position 9 + i, not 10 + i.": run.rows(
-                        place, read=10
+                    "The digit of place i is predicted at position 9 + i, not 10 + i.": partial(
+                        run.rows, place, read=10
                     ),
-                    "The digit of place i is predicted at position 9 + i, not 8 + i.": run.rows(
-                        place, read=8
+                    "The digit of place i is predicted at position 9 + i, not 8 + i.": partial(
+                        run.rows, place, read=8
                     ),
                     "Only what stands at the answer position itself goes through layer 1; sum over all key positions, "
-                    "weighted by the attention.": only_answer,
-                    "The positional embedding is missing: `embed` is W_E and W_pos together.": run.rows(
-                        place, early=no_position
+                    "weighted by the attention.": partial(run.rows, place, pattern=itself),
+                    "The positional embedding is missing: `embed` is W_E and W_pos together.": partial(
+                        run.rows, place, early=no_position
                     ),
-                    "Token and position have rows of their own; add them, into one row `embed`.": split_rows,
+                    "Token and position have rows of their own; add them, into one row `embed`.": partial(
+                        run.rows, place, early=split
+                    ),
                     "The paths through layer 1 stand in another order: for each head of layer 1, all that it reads.": (
                         torch.cat([right[:width], by_early, right[-2:]])
                     ),
@@ -163,12 +166,6 @@ def _path_attribution_cases() -> list[Case]:
             )
         )
     return cases
-
-
-def _attending_to_itself(run: _Run, place: int) -> Float[Tensor, "path sequence token"]:
-    """Only the answer position itself is read, with its weight."""
-    n = run.pattern.shape[-1]
-    return run.rows(place, pattern=run.pattern * torch.eye(n))
 
 
 path_attribution = Check(

@@ -89,7 +89,7 @@ def carry_pairs(
 
 
 @functools.cache
-def carry_pairs_of(place: int, size: int = 96) -> tuple[Tensor, Tensor]:
+def carry_pairs_of(place: int, size: int = 64) -> tuple[Tensor, Tensor]:
     """Pairs that differ in the carry, always the same."""
     return carry_pairs(place, True, size, seed=900 + place)
 

@@ -18,9 +18,9 @@ def _log_probabilities(model: Any) -> Float[Tensor, "sum place"]:
 
 
 def _active_dimensions(model: Any) -> str:
-    """The dimensions of the residual stream that W_U reads digits from: rows of at least a third of the largest norm."""
+    """The dimensions of the residual stream that W_U reads digits from: rows of twice the median norm or more."""
     norms = model.W_U[:, :10].norm(dim=-1)
-    return ", ".join(str(int(row)) for row in (norms > norms.max() / 3).nonzero())
+    return ", ".join(str(int(row)) for row in (norms > 2 * norms.median()).nonzero())
 
 
 FIGURES = (
