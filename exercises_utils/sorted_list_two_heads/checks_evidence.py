@@ -265,27 +265,31 @@ class _SitesCheck(CircuitCheck):
     """A circuit of sites: two heads everywhere are the whole model, so places are asked for."""
 
     def _refuse(self, value: Any) -> str | None:
-        if isinstance(value, list | tuple | set | frozenset) and value:
-            try:
-                circuit = self.scorer().check(list(value))
-            except (ValueError, TypeError):
-                return super()._refuse(value)
-            if len(circuit[0]) == 2:
-                return (
-                    "These are heads without positions. Both heads everywhere are the whole model: name sites, "
-                    "(layer, head, position)."
-                )
-            if len(circuit) > MOST_SITES:
-                return (
-                    f"{len(circuit)} sites are named; name at most {MOST_SITES}. A circuit that is the whole model explains "
-                    "nothing."
-                )
-            silent = [site for site in circuit if site not in evidence_task.SITES]
-            if silent:
-                return (
-                    f"Site {silent[0]} cannot matter: in one layer, what a head writes at position {silent[0][2]} reaches "
-                    "no answer. Answers are read at positions 10 to 19."
-                )
+        if not isinstance(value, list | tuple | set | frozenset) or not value:
+            return (
+                "A circuit is a list of sites (layer, head, position), such as [(0, 0, 10), (0, 1, 15)]; "
+                f"{value!r} came."
+            )
+        try:
+            circuit = self.scorer().check(list(value))
+        except (ValueError, TypeError):
+            return super()._refuse(value)  # which says what is no site
+        if len(circuit[0]) == 2:
+            return (
+                "These are heads without positions. Both heads everywhere are the whole model: name sites, "
+                "(layer, head, position)."
+            )
+        silent = [site for site in circuit if site not in evidence_task.SITES]
+        if silent:
+            return (
+                f"Site {silent[0]} cannot matter: in one layer, what a head writes at position {silent[0][2]} reaches "
+                "no answer. Answers are read at positions 10 to 19."
+            )
+        if len(circuit) > MOST_SITES:
+            return (
+                f"{len(circuit)} sites are named; name at most {MOST_SITES}. A circuit that is the whole model explains "
+                "nothing."
+            )
         return super()._refuse(value)
 
 
