@@ -231,7 +231,8 @@ class ExplanationCheck(Check):
     """Whether an explanation predicts what the model answers on hard inputs, right and wrong answers alike.
 
     The answer is a function from the model to `(simulate, numbers)`. `simulate` runs with no model in reach; see
-    `evidence.run_simulation`. Its score on the pool that is stored with the model must reach `needed`.
+    `evidence.run_simulation`. Its score on the pool that is stored with the model must reach `needed`, with no more than
+    `most_numbers` numbers where that is given.
     """
 
     def __init__(
@@ -243,10 +244,11 @@ class ExplanationCheck(Check):
         model: Fresh,
         evidence: Callable[[], Evidence],
         needed: float,
+        most_numbers: int | None = None,
         reference: Callable[[Any], Any],
     ) -> None:
         self.evidence = functools.cache(evidence)
-        self.needed = needed
+        self.needed, self.most_numbers = needed, most_numbers
         super().__init__(
             exercise,
             title,
@@ -297,6 +299,11 @@ class ExplanationCheck(Check):
     def _refuse(self, value: Any) -> str | None:
         if not (isinstance(value, dict) and set(value) == {"answers", "n_numbers"}):
             return "Return two things, the function and its numbers: `return simulate, numbers`."
+        if self.most_numbers is not None and value["n_numbers"] > self.most_numbers:
+            return (
+                f"It uses {value['n_numbers']:,} numbers; at most {self.most_numbers:,} are allowed. All of the model "
+                "explains nothing: which of its parts are not needed, or are nearly the same?"
+            )
         score = self.score(value)
         if score.score >= self.needed:
             return None

@@ -33,6 +33,7 @@ FORMAT_VERSION = 1
 N_CIRCUITS = 1000
 N_CIRCUIT_INPUTS = 128
 LARGEST_CIRCUIT = 24
+"""For a task that names no `LARGEST_CIRCUIT` of its own."""
 SEED = 0
 
 
@@ -155,7 +156,8 @@ def _random_circuits(
     tokens = task.typical_inputs(N_CIRCUIT_INPUTS, Generator().manual_seed(SEED))
     scorer = CircuitScorer(model, tokens, accuracy(task, tokens), chance=task.CHANCE)
     sites = sorted(task.SITES)
-    sizes = range(1, min(LARGEST_CIRCUIT, len(sites)) + 1)
+    largest = getattr(task, "LARGEST_CIRCUIT", LARGEST_CIRCUIT)
+    sizes = range(1, min(largest, len(sites)) + 1)
     columns = [scorer.values(random_circuits(sites, size, N_CIRCUITS, SEED)) for size in progress(sizes)]
     stored = {
         "circuits.tokens": _small(tokens),

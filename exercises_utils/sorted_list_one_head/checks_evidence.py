@@ -85,23 +85,36 @@ circuit = CircuitCheck(
 
 
 def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
-    """The last ten queries alone, without the term position→position, and with one bias for all places of the list."""
+    """Places of the list all alike, the queries that answer alone, and no direct path.
+
+    `kind` is the place of a key: BOS, the list, MID, and the places of the sorted part one by one.
+    """
     matrices = matrices_of(model)
+    last = task.ANSWER_POSITIONS.stop
+
+    def alike(by_place: Tensor) -> Tensor:
+        """One row for each kind of place."""
+        return torch.cat([by_place[:1], by_place[1:11].mean(0, keepdim=True), by_place[11:last]])
+
     numbers = {
-        name: matrices[name] for name in ("token_token", "token_position", "position_token", "ov_token")
+        "token_token": matrices["token_token"],
+        "token_kind": alike(matrices["token_position"].T).T,
+        "position_token": matrices["position_token"][11:last],
+        "position_kind": alike(matrices["position_position"].T).T[11:last],
+        "worth_token": matrices["ov_token"],
+        "worth_kind": alike(matrices["ov_position"]),
     }
-    numbers["bias"] = matrices["ov_position"][1:11].mean(0) + matrices["direct_position"][11:21].mean(0)
-    numbers["direct_token"] = matrices["direct_token"]
 
     def simulate(inputs: Tensor, numbers: dict[str, Tensor]) -> Tensor:
-        listed = inputs[:, :21]
+        inputs = inputs[:, :21]
         places = torch.arange(21)
-        q, k = listed[:, 11:, None], listed[:, None, :]
-        scores = numbers["token_token"][q, k] + numbers["token_position"][q, places]
-        scores = scores + numbers["position_token"][places[11:, None], k]
+        kind = (places - 9).clamp(min=1) * (places > 0)
+        q, k = inputs[:, 11:, None], inputs[:, None, :]
+        scores = numbers["token_token"][q, k] + numbers["token_kind"][q, kind]
+        scores = scores + numbers["position_token"][places[:10, None], k] + numbers["position_kind"][:, kind]
         scores = scores.masked_fill(places[None, :] > places[11:, None], float("-inf"))
-        head = scores.softmax(-1) @ numbers["ov_token"][listed]
-        return (head + numbers["direct_token"][listed[:, 11:]] + numbers["bias"]).argmax(-1)
+        values = numbers["worth_token"][inputs] + numbers["worth_kind"][kind]
+        return (scores.softmax(-1) @ values).argmax(-1)
 
     return simulate, numbers
 
@@ -113,5 +126,6 @@ explanation = ExplanationCheck(
     model=MODELS[LESSON],
     evidence=_evidence,
     needed=0.7,
+    most_numbers=8000,
     reference=_explanation,
 )

@@ -283,7 +283,7 @@ def _kept_case(title: str, name: str, kept: list[Term]) -> Case:
     turned = [(k, q) for q, k in kept]
     right = _accuracy_with_terms(model, tokens, kept)
 
-    def accuracy(which: list[Term], **settings: Any) -> Callable[[], float]:
+    def accuracy(which: Sequence[Term], **settings: Any) -> Callable[[], float]:
         return lambda: float(_hits_with_terms(model, tokens, which, **settings).double().mean())
 
     def without_attention() -> float:
