@@ -45,10 +45,11 @@ TRAINING = TrainingConfig(
     steps=100 * (100_000 // 512),
     batch_size=512,
     dataset_size=100_000,
+    keep_best=True,
     why=(
-        "The original settings, with L2 inside Adam as there. Half as many epochs left seed 0 at 0.9986 of the "
-        "digits, nearly all of its mistakes in the thousands. The last epoch is kept, not the best one, so that "
-        "nothing is chosen by the data that it is measured on; the learning rate has fallen to a twentieth by then."
+        "The original settings: L2 inside Adam, and the best of 100 epochs, chosen on sums that neither training nor "
+        "this card uses. Half as many epochs left seed 0 at 0.9986 of the digits, and the last epoch instead of the "
+        "best at 0.9990, nearly all of its mistakes in the thousands."
     ),
 )
 
