@@ -1,0 +1,52 @@
+"""The figures that the write-ups published, measured again: on their own models, and on ours.
+
+A challenge's `figures` module lists them. `exercises published` prints the table. A figure of the published model
+that does not come out as it was printed is a defect of our tools or our data; on our own models it is another
+number, and that is no defect.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure: what it is, what was printed, and how to measure it on a model of the challenge.
+
+    `published` is a number as printed, or a text where it is not one number. `decimals` are those that were
+    printed: a measured number agrees if it is within one unit of the last of them.
+    """
+
+    name: str
+    published: float | str
+    decimals: int
+    measure: Callable[[Any], float | str]
+
+    def difference(self, measured: float | str) -> float | None:
+        """Measured minus published; None where they are texts."""
+        if isinstance(measured, str) or isinstance(self.published, str):
+            return None
+        return measured - self.published
+
+    def agrees(self, measured: float | str) -> bool:
+        """Whether this is what was published, to the last printed place."""
+        difference = self.difference(measured)
+        if difference is None:
+            return measured == self.published
+        return abs(difference) <= 1.001 * 10.0**-self.decimals
+
+    def text(self, value: float | str) -> str:
+        """The value with as many decimals as were printed."""
+        return value if isinstance(value, str) else f"{value:.{self.decimals}f}"
+
+
+class FiguresModule(Protocol):
+    """What a challenge's `figures` module offers."""
+
+    FIGURES: tuple[Figure, ...]
+
+
+def measure_all(figures: tuple[Figure, ...], models: Mapping[str, Any]) -> list[dict[str, float | str]]:
+    """For each figure its value on each model, by the model's name."""
+    return [{name: figure.measure(model) for name, model in models.items()} for figure in figures]
