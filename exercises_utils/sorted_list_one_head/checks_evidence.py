@@ -18,7 +18,7 @@ from exercises_utils.models import DEFAULT_INSTANCE, build_model
 from exercises_utils.sorted_list_one_head import evidence as evidence_task
 from exercises_utils.sorted_list_one_head import task
 from exercises_utils.sorted_list_one_head.checks_models import LESSON, MODELS
-from exercises_utils.sorted_list_one_head.checks_rebuilding import matrices_of
+from exercises_utils.sorted_list_one_head.checks_rebuilding import tables_of
 from exercises_utils.sorted_list_one_head.terms import ALL_TERMS, TermScorer
 
 
@@ -89,7 +89,7 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
 
     `kind` is the place of a key: BOS, the list, MID, and the places of the sorted part one by one.
     """
-    matrices = matrices_of(model)
+    tables = tables_of(model)
     last = task.ANSWER_POSITIONS.stop
 
     def alike(by_place: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
         return torch.cat([by_place[:1], by_place[1:11].mean(0, keepdim=True), by_place[11:last]])
 
     numbers = {
-        "token_token": matrices["token_token"],
-        "token_kind": alike(matrices["token_position"].T).T,
-        "position_token": matrices["position_token"][11:last],
-        "position_kind": alike(matrices["position_position"].T).T[11:last],
-        "worth_token": matrices["ov_token"],
-        "worth_kind": alike(matrices["ov_position"]),
+        "token_token": tables["token_token"],
+        "token_kind": alike(tables["token_position"].T).T,
+        "position_token": tables["position_token"][11:last],
+        "position_kind": alike(tables["position_position"].T).T[11:last],
+        "worth_token": tables["ov_token"],
+        "worth_kind": alike(tables["ov_position"]),
     }
 
     def simulate(inputs: Tensor, numbers: dict[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The checks of lesson 01's sections that rebuild the model from matrices, and drop terms of its scores."""
+"""The checks of lesson 01's sections that rebuild the model from tables, and drop terms of its scores."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -25,11 +25,11 @@ from exercises_utils.sorted_list_one_head.terms import score_terms
 Term = tuple[str, ...]
 TERMS = tuple(itertools.product(("token", "position"), repeat=2))
 
-# ── 14 · the model from eight matrices ──────────────────────────────────────────────────────────────────────
+# ── 14 · the model from eight tables ──────────────────────────────────────────────────────────────────────
 
 
-def matrices_of(model: Any) -> dict[str, Tensor]:
-    """The eight matrices that a model with one head and no LayerNorm is made of."""
+def tables_of(model: Any) -> dict[str, Tensor]:
+    """The eight tables that a model with one head and no LayerNorm is made of."""
     parts = {"token": model.W_E, "position": model.W_pos}
     W_OV = model.W_V[0, 0] @ model.W_O[0, 0]
     return {
@@ -40,7 +40,7 @@ def matrices_of(model: Any) -> dict[str, Tensor]:
 
 
 def _rebuilt_logits(
-    matrices: dict[str, Tensor], tokens: Int[Tensor, "list position"]
+    tables: dict[str, Tensor], tokens: Int[Tensor, "list position"]
 ) -> Float[Tensor, "list position d_vocab_out"]:
     """By loops over lists and queries."""
     logits = []
@@ -48,32 +48,32 @@ def _rebuilt_logits(
         places = torch.arange(len(sequence))
         for query, token in enumerate(sequence.tolist()):
             seen, at = sequence[: query + 1], places[: query + 1]
-            row = matrices["token_token"][token, seen] + matrices["token_position"][token, at]
-            row = row + matrices["position_token"][query, seen] + matrices["position_position"][query, at]
-            values = matrices["ov_token"][seen] + matrices["ov_position"][at]
-            direct = matrices["direct_token"][token] + matrices["direct_position"][query]
+            row = tables["token_token"][token, seen] + tables["token_position"][token, at]
+            row = row + tables["position_token"][query, seen] + tables["position_position"][query, at]
+            values = tables["ov_token"][seen] + tables["ov_position"][at]
+            direct = tables["direct_token"][token] + tables["direct_position"][query]
             logits.append(direct + row.softmax(0) @ values)
     return torch.stack(logits).view(*tokens.shape, -1)
 
 
-def _parts(matrices: dict[str, Tensor], tokens: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _parts(tables: dict[str, Tensor], tokens: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """The four terms of the scores by name, the values, and the direct path."""
     n = tokens.shape[1]
     q, k, full = tokens[:, :, None], tokens[:, None, :], (*tokens.shape, n)
     terms = {
-        "token_token": matrices["token_token"][q, k],
-        "token_position": matrices["token_position"][tokens][..., :n],
-        "position_token": matrices["position_token"][:n, tokens].permute(1, 0, 2),
-        "position_position": matrices["position_position"][:n, :n].expand(full),
+        "token_token": tables["token_token"][q, k],
+        "token_position": tables["token_position"][tokens][..., :n],
+        "position_token": tables["position_token"][:n, tokens].permute(1, 0, 2),
+        "position_position": tables["position_position"][:n, :n].expand(full),
     }
-    values = matrices["ov_token"][tokens] + matrices["ov_position"][:n]
-    return terms, values, matrices["direct_token"][tokens] + matrices["direct_position"][:n]
+    values = tables["ov_token"][tokens] + tables["ov_position"][:n]
+    return terms, values, tables["direct_token"][tokens] + tables["direct_position"][:n]
 
 
 def _rebuilt_mistakes(
-    matrices: dict[str, Tensor], tokens: Tensor, root: float
+    tables: dict[str, Tensor], tokens: Tensor, root: float
 ) -> dict[str, Callable[[], Tensor]]:
-    terms, values, direct = _parts(matrices, tokens)
+    terms, values, direct = _parts(tables, tokens)
     every = torch.stack([*terms.values()]).sum(0)
     n = tokens.shape[1]
 
@@ -86,8 +86,8 @@ def _rebuilt_mistakes(
     pattern = masked(every).softmax(-1)
     turned = {
         **terms,
-        "token_position": matrices["token_position"][tokens][..., :n].transpose(1, 2),
-        "position_token": matrices["position_token"][:n, tokens].permute(1, 2, 0),
+        "token_position": tables["token_position"][tokens][..., :n].transpose(1, 2),
+        "position_token": tables["position_token"][:n, tokens].permute(1, 2, 0),
     }
     return {
         "The causal mask is missing: a query attends to nothing after it.": lambda: logits(every.softmax(-1)),
@@ -101,18 +101,18 @@ def _rebuilt_mistakes(
             pattern, direct=torch.zeros_like(direct)
         ),
         "The position's direct path, `direct_position`, is missing.": lambda: logits(
-            pattern, direct=matrices["direct_token"][tokens]
+            pattern, direct=tables["direct_token"][tokens]
         ),
         "The token's direct path, `direct_token`, is missing.": lambda: logits(
-            pattern, direct=matrices["direct_position"][:n].expand_as(direct)
+            pattern, direct=tables["direct_position"][:n].expand_as(direct)
         ),
         "What the head writes for positions, `ov_position`, is missing.": lambda: logits(
-            pattern, matrices["ov_token"][tokens]
+            pattern, tables["ov_token"][tokens]
         ),
         "What the head writes for tokens, `ov_token`, is missing.": lambda: logits(
-            pattern, matrices["ov_position"][:n].expand_as(values)
+            pattern, tables["ov_position"][:n].expand_as(values)
         ),
-        "The scores are divided by sqrt(d_head) once more; the matrices have it already.": lambda: logits(
+        "The scores are divided by sqrt(d_head) once more; the tables have it already.": lambda: logits(
             masked(every / root).softmax(-1)
         ),
         "The head is missing: this is the direct path alone.": lambda: direct,
@@ -124,7 +124,7 @@ def _rebuilt_mistakes(
         ),
         "`ov_position` and `direct_position` are exchanged, or the head's position is that of the query: it writes what "
         "belongs to the place that it attends to.": lambda: (
-            direct + pattern @ matrices["ov_token"][tokens] + matrices["ov_position"][:n]
+            direct + pattern @ tables["ov_token"][tokens] + tables["ov_position"][:n]
         ),
         "`token_position` and `position_token` are mixed up: the query's part comes first, in the name and in the rows.": (
             lambda: logits(masked(torch.stack([*turned.values()]).sum(0)).softmax(-1))
@@ -148,7 +148,7 @@ def _rebuilt_mistakes(
     }
 
 
-def _random_matrices(n_tokens: int, n_ctx: int, n_out: int, seed: int) -> dict[str, Tensor]:
+def _random_tables(n_tokens: int, n_ctx: int, n_out: int, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     sizes = {"token": n_tokens, "position": n_ctx}
     shapes = {f"{q}_{k}": (sizes[q], sizes[k]) for q, k in TERMS}
@@ -160,20 +160,20 @@ def _rebuilt_logits_cases() -> list[Case]:
     cases = []
     model, tokens = MODELS[LESSON].get(), lists(LESSON, 8, seed=8)
     axes = ("list", "position", "logit")
-    matrices = {name: matrix.clone() for name, matrix in matrices_of(model).items()}
-    mistakes = _rebuilt_mistakes(matrices, tokens, model.cfg.d_head**0.5)
+    tables = {name: table.clone() for name, table in tables_of(model).items()}
+    mistakes = _rebuilt_mistakes(tables, tokens, model.cfg.d_head**0.5)
     # The model's own logits: they are hundreds, so float noise is, too, larger than elsewhere.
-    cases.append(Case(LESSON, (matrices, tokens), model(tokens), axes=axes, mistakes=mistakes, rtol=2e-4))
+    cases.append(Case(LESSON, (tables, tokens), model(tokens), axes=axes, mistakes=mistakes, rtol=2e-4))
     for n_tokens, n_ctx, n_out, seed in ((13, 9, 7, 0), (6, 12, 10, 1)):
-        matrices = _random_matrices(n_tokens, n_ctx, n_out, seed)
+        tables = _random_tables(n_tokens, n_ctx, n_out, seed)
         tokens = torch.randint(n_tokens, (5, n_ctx), generator=torch.Generator().manual_seed(seed))
         cases.append(
             Case(
-                f"random matrices of {n_tokens} tokens and {n_ctx} positions",
-                (matrices, tokens),
-                _rebuilt_logits(matrices, tokens),
+                f"random tables of {n_tokens} tokens and {n_ctx} positions",
+                (tables, tokens),
+                _rebuilt_logits(tables, tokens),
                 axes=axes,
-                mistakes=_rebuilt_mistakes(matrices, tokens, 128**0.5),
+                mistakes=_rebuilt_mistakes(tables, tokens, 128**0.5),
             )
         )
     return cases
@@ -181,7 +181,7 @@ def _rebuilt_logits_cases() -> list[Case]:
 
 rebuilt_logits = Check(
     "rebuilt_logits",
-    "The model from eight matrices",
+    "The model from eight tables",
     core=True,
     cases=_rebuilt_logits_cases,
     reference=_rebuilt_logits,
