@@ -24,6 +24,7 @@ from exercises_utils.sorted_list_two_heads import evidence as evidence_task
 from exercises_utils.sorted_list_two_heads import task
 from exercises_utils.sorted_list_two_heads.checks_common import (
     CHECKS,
+    FINAL_SCALE,
     FOUR_HEADS,
     LESSON,
     MODELS,
@@ -341,41 +342,38 @@ circuit = CHECKS.add(
 
 
 def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
-    """Scores, values and the direct path as tables by token and by position, all at typical scales."""
-    tokens = task.make_data(300, seed=16).tokens
-    _, cache = model.run_with_cache(tokens)
-    n, root = task.LENGTH, model.cfg.d_head**0.5
-    scale = cache["scale", 0, "ln1"][..., 0].mean(0)
-    final = cache["ln_final.hook_scale"][:, n : 2 * n, 0].mean(0)
-    values = model.W_E @ model.W_V[0] @ model.W_O[0] @ model.W_U  # (head, token, prediction)
+    """Queries, keys and values as tables by token and position, each with LayerNorm's own scale.
+
+    Larger tables than the lesson's own explanation has, and nothing left out but the last LayerNorm's scale, which
+    is one number, the mean: it changes the order of logits only through `b_U`.
+    """
+    n = task.LENGTH
+    resid = model.W_E[:, None] + model.W_pos[None]  # (token, position, d_model)
+    normed = resid / (resid.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
+    (final,) = seen(model, task.make_data(300, seed=16).tokens, FINAL_SCALE)
+    scores_from, scores_to, written = [], [], []
+    for head in range(model.cfg.n_heads):
+        scores_from.append((normed @ model.W_Q[0, head] + model.b_Q[0, head]) / model.cfg.d_head**0.5)
+        scores_to.append(normed @ model.W_K[0, head] + model.b_K[0, head])
+        written.append((normed @ model.W_V[0, head] + model.b_V[0, head]) @ model.W_O[0, head] @ model.W_U)
     numbers = {
-        "query_tokens": model.W_E @ model.W_Q[0] / root,
-        "query_places": (model.W_pos[n : 2 * n] @ model.W_Q[0]) / root,
-        "query_bias": model.b_Q[0] / root,
-        "key_tokens": model.W_E @ model.W_K[0],
-        "key_places": model.W_pos @ model.W_K[0],
-        "scale": scale,
-        "values": values,
-        "direct": model.W_E @ model.W_U,
-        "final": final,
-        "constant": (model.W_pos[n : 2 * n] + model.b_O[0]) @ model.W_U + final[:, None] * model.b_U,
+        "queries": torch.stack(scores_from),
+        "keys": torch.stack(scores_to),
+        "written": torch.stack(written),
+        "direct": (resid + model.b_O[0]) @ model.W_U + final[:, n : 2 * n].mean() * model.b_U,
     }
 
     def simulate(inputs: Tensor, numbers: dict[str, Tensor]) -> Tensor:
-        first, n_positions = 10, inputs.shape[1]
-        asking = inputs[:, first : 2 * first]
-        places = torch.arange(n_positions)
-        later = places[None, :] > torch.arange(first, 2 * first)[:, None]
-        logits = numbers["direct"][asking] + numbers["constant"]
-        for head in range(2):
-            q = numbers["query_tokens"][head][asking] + numbers["query_places"][head]
-            q = q / numbers["scale"][first : 2 * first, None] + numbers["query_bias"][head]
-            k = (numbers["key_tokens"][head][inputs] + numbers["key_places"][head]) / numbers["scale"][
-                :, None
-            ]
-            pattern = (q @ k.transpose(1, 2)).masked_fill(later, float("-inf")).softmax(-1)
-            written = numbers["values"][head][inputs] / numbers["scale"][:, None]
-            logits = logits + pattern @ written
+        places = torch.arange(inputs.shape[1])
+        answers = places[10:20]
+        asking = inputs[:, answers]
+        logits = numbers["direct"][asking, answers]
+        for queries, keys, written in zip(
+            numbers["queries"], numbers["keys"], numbers["written"], strict=True
+        ):
+            scores = queries[asking, answers] @ keys[inputs, places].transpose(1, 2)
+            pattern = scores.masked_fill(places > answers[:, None], float("-inf")).softmax(-1)
+            logits = logits + pattern @ written[inputs, places]
         return logits.argmax(-1)
 
     return simulate, numbers
