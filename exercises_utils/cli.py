@@ -1,4 +1,4 @@
-"""The command `exercises`: check, train, evidence, build, verify, release."""
+"""The command `exercises`: check, train, evidence, build, verify, published, release."""
 
 import sys
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def repository() -> Path:
 
 
 def challenge_module(challenge: str, part: str) -> ModuleType:
-    """Returns a challenge's `task`, `checks` or `evidence`; the one place that finds a challenge by its name."""
+    """Returns a challenge's `task`, `checks`, …; the one place that finds a challenge by its name."""
     known = sorted(path.parent.name for path in PACKAGE.glob("*/task.py"))
     if challenge not in known:
         raise UsageError(f"There is no challenge {challenge!r}. There are: {', '.join(known)}.")
@@ -153,6 +153,45 @@ def verify(
                     failures.append(f"On {name}: {error}")
     if failures:
         raise lessons.LessonError("\n\n".join(failures))
+
+
+@app.command()
+def published(
+    challenge: Annotated[list[str] | None, typer.Argument(help="Such as: palindromes. Default: all.")] = None,
+) -> None:
+    """Measure what the write-ups published again, on their models (fetched if need be) and beside it on ours."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from exercises_utils.checkpoints import CheckpointError, available_instances
+    from exercises_utils.models import load_model
+
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    wrong = 0
+    for name in challenge or sorted(path.parent.name for path in PACKAGE.glob("*/figures.py")):
+        figures = challenge_module(name, "figures").FIGURES
+        ours = available_instances(name)
+        try:
+            models = {instance: load_model(name, instance) for instance in ("published", *ours)}
+        except CheckpointError as error:
+            raise UsageError(str(error)) from None
+        table = Table("figure", "published", "measured", "difference", *ours, title=name)
+        for figure in figures:
+            measured = figure.measure(models["published"])
+            wrong += not figure.agrees(measured)
+            colour = "green" if figure.agrees(measured) else "red"
+            difference = figure.difference(measured)
+            table.add_row(
+                figure.name,
+                figure.text(figure.published),
+                f"[{colour}]{figure.text(measured)}[/]",
+                "" if difference is None else f"{difference:+.{figure.decimals + 2}f}",
+                *(figure.text(figure.measure(models[instance])) for instance in ours),
+            )
+        console.print(table)
+    if wrong:
+        typer.secho(f"{wrong} figures are not what was published.", err=True, fg="red")
+        raise typer.Exit(1)
 
 
 @app.command()

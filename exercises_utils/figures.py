@@ -5,9 +5,9 @@ that does not come out as it was printed is a defect of our tools or our data; o
 number, and that is no defect.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,3 @@ class Figure:
     def text(self, value: float | str) -> str:
         """The value with as many decimals as were printed."""
         return value if isinstance(value, str) else f"{value:.{self.decimals}f}"
-
-
-class FiguresModule(Protocol):
-    """What a challenge's `figures` module offers."""
-
-    FIGURES: tuple[Figure, ...]
-
-
-def measure_all(figures: tuple[Figure, ...], models: Mapping[str, Any]) -> list[dict[str, float | str]]:
-    """For each figure its value on each model, by the model's name."""
-    return [{name: figure.measure(model) for name, model in models.items()} for figure in figures]

@@ -24,9 +24,12 @@ MODELS = {
             "evidence",
             "evidence_checks",
             "evidence_files",
+            "figures",
             "hooks",
             "models",
             "pools",
+            "published",
+            "slices",
             "training",
         )
     ),

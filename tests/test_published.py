@@ -5,17 +5,20 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import threading
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from exercises_utils import checkpoints, published
+from exercises_utils import checkpoints, cli, published
 from exercises_utils.architecture import ModelConfig, PlainTransformer
 from exercises_utils.checkpoints import TamperedError, checkpoint_path, load_checkpoint
+from exercises_utils.figures import Figure
 from exercises_utils.models import build_model, load_model
 from exercises_utils.published import PublishedError, converted, published_path
 
@@ -31,11 +34,7 @@ CONFIG = ModelConfig(
     attention_biases=False,
     unembed_bias=False,
 )
-PUBLISHED = {
-    "palindromes": (500, 42, 0.0137133, 1e-6),
-    "sorted_list_two_heads": (500, 43, 0.039, 5e-4),
-    "sum_of_two_numbers": (1000, 42, 0.007, 5e-4),
-}
+CHALLENGES = ("palindromes", "sorted_list_one_head", "sorted_list_two_heads", "sum_of_two_numbers")
 
 
 def legacy_weights(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -169,7 +168,7 @@ def test_biases_that_the_model_does_not_have_must_be_zero() -> None:
         converted(old, CONFIG)
 
 
-@pytest.mark.parametrize("challenge", ["sorted_list_one_head", *PUBLISHED])
+@pytest.mark.parametrize("challenge", CHALLENGES)
 def test_every_toy_challenge_says_where_its_published_model_is(challenge) -> None:
     where = published.address(challenge)
     assert where.config == import_module(f"exercises_utils.{challenge}.task").CONFIG
@@ -178,15 +177,42 @@ def test_every_toy_challenge_says_where_its_published_model_is(challenge) -> Non
     build_model(where.config, device="cpu")
 
 
+def test_a_figure_agrees_to_its_last_printed_place() -> None:
+    figure = Figure("made up", 0.039, 3, lambda model: 0.0)
+    assert figure.agrees(0.0387)
+    assert figure.agrees(0.0399)
+    assert not figure.agrees(0.0412)
+    assert figure.text(0.0387) == "0.039"
+    assert figure.difference(0.04) == pytest.approx(0.001)
+    dimensions = Figure("made up", "19, 25", 0, lambda model: "")
+    assert dimensions.agrees("19, 25")
+    assert not dimensions.agrees("19")
+    assert dimensions.difference("19") is None
+
+
 @pytest.mark.skipif(
     published.LOCAL not in os.environ, reason=f"{published.LOCAL} does not say where the files are"
 )
-@pytest.mark.parametrize("challenge", PUBLISHED)
-def test_the_published_models_have_their_published_loss(challenge, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("challenge", CHALLENGES)
+def test_every_published_figure_comes_out_again(challenge, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(published, "cache_folder", lambda: tmp_path)
-    task = import_module(f"exercises_utils.{challenge}.task")
-    size, seed, loss, within = PUBLISHED[challenge]
-    data = task.make_data(size, seed)
-    for processed in (True, False):
-        model = load_model(challenge, "published", device="cpu", processed=processed)
-        assert task.loss(model(data.tokens), data).item() == pytest.approx(loss, abs=within)
+    model = load_model(challenge, "published", device="cpu")
+    figures = import_module(f"exercises_utils.{challenge}.figures").FIGURES
+    measured = {figure: figure.measure(model) for figure in figures}
+    assert not [(figure.name, value) for figure, value in measured.items() if not figure.agrees(value)]
+
+
+def test_the_command_prints_the_table_and_counts_what_differs(shelf, capsys, monkeypatch) -> None:
+    module = SimpleNamespace(
+        FIGURES=(
+            Figure("number of heads", 2.0, 1, lambda model: float(model.cfg.n_heads)),
+            Figure("number of layers", 7.0, 1, lambda model: float(model.cfg.n_layers)),
+        )
+    )
+    monkeypatch.setattr(cli, "challenge_module", lambda challenge, part: module)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["published", "toy"])
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert "1 figures are not what was published" in said.err
+    assert re.search(r"number of heads .* 2\.0 .* 2\.0 .* \+0\.000", said.out)
