@@ -165,15 +165,19 @@ def _hide_position_cases() -> list[Case]:
 
 
 def _hidden(name: str, size: int, position: int) -> Case:
-    model, tokens = MODELS[name].get(), lists(name, size, seed=3)
+    fresh, tokens = MODELS[name], lists(name, size, seed=3)
+    model = fresh.get()
     resid = residual(model, tokens)
     raw, pattern = scores(model, resid, resid), _pattern(model, tokens)
+    right = _hide_position(model, tokens, position)
+
+    # Wrong values are made when they are asked for, from a model that no answer has left a hook on.
 
     def with_scores(change: Callable[[Tensor], Any]) -> Callable[[], Tensor]:
         def logits() -> Tensor:
             values = masked(raw)
             change(values)
-            return logits_with(model, tokens, values.softmax(-1))
+            return logits_with(fresh.get(), tokens, values.softmax(-1))
 
         return logits
 
@@ -181,13 +185,13 @@ def _hidden(name: str, size: int, position: int) -> Case:
         def logits() -> Tensor:
             values = pattern.clone()
             change(values)
-            return logits_with(model, tokens, values)
+            return logits_with(fresh.get(), tokens, values)
 
         return logits
 
     def other_token(token: int) -> Callable[[], Tensor]:
         def logits() -> Tensor:
-            return model(tokens.index_fill(1, torch.tensor([position]), token))
+            return fresh.get()(tokens.index_fill(1, torch.tensor([position]), token))
 
         return logits
 
@@ -201,12 +205,12 @@ def _hidden(name: str, size: int, position: int) -> Case:
     n_numbers = model.cfg.d_vocab_out
     return Case(
         f"{name}, position {position}",
-        (MODELS[name], tokens, position),
-        _hide_position(model, tokens, position),
+        (fresh, tokens, position),
+        right,
         axes=("list", "position", "logit"),
         mistakes={
             "Nothing is hidden: these are the model's own logits. Does the hook return the changed scores, and does the "
-            "model run with it?": lambda: model(tokens),
+            "model run with it?": lambda: fresh.get()(tokens),
             "The scores are set to 0, which is a score like any other; minus infinity gives no attention.": with_scores(
                 put(every, position, 0.0)
             ),
@@ -240,17 +244,15 @@ def _hidden(name: str, size: int, position: int) -> Case:
             "The token is replaced by a 0, which is attended to in its place; leave the tokens, and hide the key.": (
                 other_token(0)
             ),
-            "These are the logits at MID alone; return those of all 22 positions.": lambda: _hide_position(
-                model, tokens, position
-            )[:, task.MID_POSITION],
-            "These are the logits at the ten answer positions; return those of all 22 positions.": lambda: (
-                at_answers(_hide_position(model, tokens, position))
+            "These are the logits at MID alone; return those of all 22 positions.": right[
+                :, task.MID_POSITION
+            ],
+            "These are the logits at the ten answer positions; return those of all 22 positions.": at_answers(
+                right
             ),
-            "These are answers, the largest logits; return the logits.": lambda: _hide_position(
-                model, tokens, position
-            ).argmax(-1),
+            "These are answers, the largest logits; return the logits.": right.argmax(-1),
             "This is the change of the logits; return the logits themselves.": lambda: (
-                _hide_position(model, tokens, position) - model(tokens)
+                right - fresh.get()(tokens)
             ),
         },
     )

@@ -278,30 +278,31 @@ def _accuracy_with_terms_cases() -> list[Case]:
 
 
 def _kept_case(title: str, name: str, kept: list[Term]) -> Case:
-    model, tokens = MODELS[name].get(), lists(name, 60, seed=9)
+    fresh, tokens = MODELS[name], lists(name, 60, seed=9)
+    model, root = fresh.get(), fresh.get().cfg.d_head ** 0.5
     others = [term for term in TERMS if term not in kept]
     turned = [(k, q) for q, k in kept]
     right = _accuracy_with_terms(model, tokens, kept)
 
     def accuracy(which: Sequence[Term], **settings: Any) -> Callable[[], float]:
-        return lambda: float(_hits_with_terms(model, tokens, which, **settings).double().mean())
+        return lambda: float(_hits_with_terms(fresh.get(), tokens, which, **settings).double().mean())
 
     def without_attention() -> float:
-        top = logits_with(model, tokens, torch.zeros(len(tokens), 22, 22)).argmax(-1)
+        top = logits_with(fresh.get(), tokens, torch.zeros(len(tokens), 22, 22)).argmax(-1)
         return float((at_answers(top) == tokens[:, 12:]).double().mean())
 
     def of_every_position() -> float:
-        terms = score_terms(model, tokens)
+        terms = score_terms(fresh.get(), tokens)
         total = sum((terms[term] for term in kept), torch.zeros_like(terms["token", "token"]))
-        top = logits_with(model, tokens, masked(total).softmax(-1)).argmax(-1)
+        top = logits_with(fresh.get(), tokens, masked(total).softmax(-1)).argmax(-1)
         return float((top[:, :-1] == tokens[:, 1:]).double().mean())
 
     def of_whole_lists() -> float:
-        return float(_hits_with_terms(model, tokens, kept).all(-1).double().mean())
+        return float(_hits_with_terms(fresh.get(), tokens, kept).all(-1).double().mean())
 
     return Case(
         title,
-        (MODELS[name], tokens, kept),
+        (fresh, tokens, kept),
         right,
         atol=1.5 / (len(tokens) * task.LENGTH),
         mistakes={
@@ -315,10 +316,10 @@ def _kept_case(title: str, name: str, kept: list[Term]) -> Case:
                 kept, mask=False
             ),
             "The terms are not divided by sqrt(d_head), so the softmax is too sharp.": accuracy(
-                kept, scale=model.cfg.d_head**0.5
+                kept, scale=root
             ),
             "The terms are divided by sqrt(d_head) twice, so the softmax is too flat.": accuracy(
-                kept, scale=model.cfg.d_head**-0.5
+                kept, scale=1 / root
             ),
             "The logits are read one position too late; the answer positions are 11 to 20.": accuracy(
                 kept, late=1
@@ -329,7 +330,7 @@ def _kept_case(title: str, name: str, kept: list[Term]) -> Case:
             "All positions are counted; count the ten answer positions, 11 to 20.": of_every_position,
             "This is the share of lists that are right as a whole; count answers.": of_whole_lists,
             "This is a share for each answer position; take the mean over all of them.": lambda: (
-                _hits_with_terms(model, tokens, kept).double().mean(0)
+                _hits_with_terms(fresh.get(), tokens, kept).double().mean(0)
             ),
             "These are percents; return a share from 0 to 1.": 100 * right,
         },

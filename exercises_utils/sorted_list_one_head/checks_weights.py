@@ -22,6 +22,7 @@ from exercises_utils.sorted_list_one_head.checks_models import (
     residual,
     scores,
 )
+from exercises_utils.values import convert
 
 # ── 6 · what a token's value does to the logits ─────────────────────────────────────────────────────────────
 
@@ -261,7 +262,7 @@ class _LowerTriangleCheck(Check):
 
     def _collect_case(self, case: Case, answer: Any) -> Output:
         output = super()._collect_case(case, answer)
-        value = output.value
+        value = convert(output.value, case.expected)
         if isinstance(value, Tensor) and value.ndim > 1 and value.shape[-1] == value.shape[-2]:
             object.__setattr__(output, "value", value.masked_fill(later(value.shape[-1]), 0))
         return output
@@ -348,12 +349,13 @@ def _successor_share(token_scores: Float[Tensor, "d_vocab d_vocab"]) -> float:
 
 def _successor_share_cases() -> list[Case]:
     cases = []
-    for n, strength, seed in ((9, 2.0, 3), (24, 2.5, 4), (50, 2.0, 5)):
+    for n, seed in ((17, 3), (24, 4), (50, 5)):
         generator = torch.Generator().manual_seed(seed)
         table = torch.randn(n + 2, n + 2, generator=generator)
-        table += strength * torch.eye(n + 2).roll(1, 1)
-        table[: n // 3, n] += 3.0  # some prefer BOS to any number
-        table[n - 1, n - 1] += 9.0  # the last number's highest number key is itself
+        # Half of the numbers score the next one high, others themselves, the one before, or BOS.
+        preferred = torch.tensor([1, 1, 1, 1, 1, 0, 0, -1])[torch.randint(8, (n + 2,), generator=generator)]
+        table += 6.0 * torch.nn.functional.one_hot((torch.arange(n + 2) + preferred) % (n + 2), n + 2)
+        table[: n // 4, n] += 9.0
         table[n - 2, n - 1] += 9.0
         right = _successor_share(table)
         hits = table[: n - 1, :n].argmax(-1) == torch.arange(1, n)
@@ -395,6 +397,12 @@ def _successor_share_cases() -> list[Case]:
                         (table[1:n, :n].argmax(-1) == torch.arange(n - 1)).double().mean()
                     ),
                     "This is a count; return the share.": float(hits.sum()),
+                    "The count is divided by 49 whatever the size; divide by the numbers that have a successor.": float(
+                        hits.sum() / 49
+                    ),
+                    "The count is divided by 50 whatever the size; divide by the numbers that have a successor.": float(
+                        hits.sum() / 50
+                    ),
                     "These are percents; return a share from 0 to 1.": right * 100,
                 },
             )

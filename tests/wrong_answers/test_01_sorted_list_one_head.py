@@ -65,11 +65,6 @@ def in_percent(model, tokens):
     return 100 * hits(model, tokens).mean(0)
 
 
-def fixed_labels(model, tokens):
-    data = task.make_data(len(tokens), seed=1)
-    return task.correct(model(data.tokens), data).float().mean(0)
-
-
 def accuracy_by_probabilities(model, tokens):
     best = model(tokens)[:, 11:21].softmax(-1).topk(1).indices[..., 0]
     return (best == tokens[:, 1:11].sort(-1).values).double().mean(0)
@@ -1077,7 +1072,6 @@ LESSON = [
             counted: "divide by the number of lists",
             in_percent: "percents",
             hits: "take the mean over lists",
-            fixed_labels: "numbers are",
         },
         right=[accuracy_by_probabilities, accuracy_as_list],
     ),
@@ -1212,7 +1206,7 @@ LESSON = [
             highest_over_queries: "the query is the row",
             scores_itself_highest: "score themselves",
             successor_count: "share",
-            of_49_whatever_the_size: "too small",
+            of_49_whatever_the_size: "whatever the size",
         },
         right=[successor_in_numpy],
     ),
@@ -1293,7 +1287,7 @@ LESSON = [
             Made(too_few): "Give 50 sequences; 10 came",
             Made(one_sequence): "expected (input, position)",
             Made(list_of_tensors): "torch.stack",
-            Made(as_data): "could not be read",
+            Made(as_data): "an object of type `SortedListData`",
         },
         right=[Made(as_lists), Made(some_misses), Made(as_numpy)],
     ),
@@ -1325,8 +1319,8 @@ LESSON = [
             one_answer_a_list: "answer position",
             all_22_positions: "answer position",
             the_same_to_every_list: "same answer to every input",
-            remembers_the_answers: "8,000",
-            remembers_the_mistakes: "8,000",
+            remembers_the_answers: "in another order",
+            remembers_the_mistakes: "in another order",
             copies_what_it_looks_at: "0.70 is needed",
         },
         right=[twelve_keys],
