@@ -28,6 +28,7 @@ __all__ = [
     "histogram_facets",
     "line",
     "line_facets",
+    "plane_facets",
     "scatter",
     "strip",
 ]
@@ -311,6 +312,98 @@ def scatter(points: Mapping[str, tuple[Series, Series]], *, title: str, x: str, 
         )
     figure.update_layout(legend={"itemsizing": "constant"})
     return _finish(figure, title, x, y, 1, 1, legend=[name for name in groups if name])
+
+
+def plane_facets(
+    panels: Mapping[str, Mapping[str, tuple[Series, Series]]],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    arrows: Sequence[str] = (),
+) -> go.Figure:
+    """Points of a plane in square panels with one scale for both axes, such as digits on a circle.
+
+    Each panel holds groups by the name in the legend, with their x and y values, as in `scatter`. A group that is
+    named in `labels` has a text beside each point; one that is named in `arrows` is drawn as lines from the
+    origin to its points.
+    """
+    groups = {
+        name: {group: (_numbers(a), _numbers(b)) for group, (a, b) in points.items()}
+        for name, points in panels.items()
+    }
+    texts = labels or {}
+    names = list(dict.fromkeys(group for points in groups.values() for group in points))
+    for panel in groups.values():
+        for name, (across, up) in panel.items():
+            if len(across) != len(up):
+                raise ValueError(f"{name!r} has {len(across)} x values and {len(up)} y values")
+            if len(texts.get(name, across)) != len(across):
+                raise ValueError(f"{name!r} has {len(texts[name])} labels for {len(across)} points")
+    rows, columns = _grid(len(groups))
+    left, right, gap = 70, 20, 60
+    side = min((WIDTH - left - right - gap * (columns - 1)) / columns, 380)
+    figure = _figure(list(groups), rows, columns, (side, side), gap, left, right)
+    reach = 1.18 * max(
+        (
+            float(np.abs(n).max())
+            for panel in groups.values()
+            for both in panel.values()
+            for n in both
+            if n.size
+        ),
+        default=1.0,
+    )
+    seen: set[str] = set()
+    for i, panel in enumerate(groups.values()):
+        place = {"row": i // columns + 1, "col": i % columns + 1}
+        for name, (across, up) in panel.items():
+            colour = COLOURS[names.index(name) % len(COLOURS)]
+            if name in arrows:  # one line of legs: to the point, back to the origin, a gap
+                across, up = (
+                    np.stack([np.zeros(len(n)), n, np.full(len(n), np.nan)], axis=-1)
+                    .ravel()
+                    .astype(np.float32)
+                    for n in (across, up)
+                )
+            many = len(across) > 150
+            size = [0, 9, 0] * (len(across) // 3) if name in arrows else 4 if many else 8
+            figure.add_trace(
+                go.Scatter(
+                    x=across,
+                    y=up,
+                    name=name,
+                    legendgroup=name,
+                    showlegend=bool(name) and name not in seen,
+                    mode=("lines+markers" if name in arrows else "markers")
+                    + ("+text" if name in texts else ""),
+                    text=[t for text in texts[name] for t in ("", text, "")]
+                    if name in texts and name in arrows
+                    else list(texts[name])
+                    if name in texts
+                    else None,
+                    textposition="top center",
+                    line={"color": colour, "width": 2.5},
+                    marker={
+                        "color": colour,
+                        "size": size,
+                        "opacity": 0.4 if many and name not in arrows else 1,
+                    },
+                    hovertemplate=_hover(x, y, name),
+                ),
+                **place,
+            )
+            seen.add(name)
+    for axis in ("x", "y"):
+        figure.update_layout(
+            {
+                f"{axis}axis{i + 1 if i else ''}": {"range": [-reach, reach], "nticks": 5}
+                for i in range(len(groups))
+            }
+        )
+    figure.update_layout(legend={"itemsizing": "constant"})
+    return _finish(figure, title, x, y, rows, columns, legend=[name for name in names if name])
 
 
 def strip(

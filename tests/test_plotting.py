@@ -20,6 +20,7 @@ from exercises_utils.plotting import (
     histogram_facets,
     line,
     line_facets,
+    plane_facets,
     scatter,
     strip,
 )
@@ -46,6 +47,12 @@ def every_kind() -> dict[str, go.Figure]:
         "bar": bar(list("abcdefghij"), rows, errors=rows, reference_lines={"chance": 0.5}, **NAMES),
         "histogram": histogram(rows, **NAMES),
         "histogram_facets": histogram_facets({str(i): rows for i in range(5)}, **NAMES),
+        "plane_facets": plane_facets(
+            {"0.0": {"digits": (numbers(10), numbers(10, seed=1)), "sum": ([1.0], [0.5])}},
+            labels={"digits": list("abcdefghij")},
+            arrows=["sum"],
+            **NAMES,
+        ),
         "scatter": scatter({"all": (numbers(200), numbers(200)), "": ([1], [2])}, **NAMES),
         "strip": strip(rows, reference_lines={"chance": 0.5}, **NAMES),
     }
@@ -237,6 +244,34 @@ def test_many_points_let_others_through():
     many, few = scatter({"many": (numbers(999), numbers(999)), "few": ([1], [2])}, **NAMES).data
     assert many.marker.opacity < few.marker.opacity
     assert many.marker.size < few.marker.size
+
+
+def test_a_plane_is_square_with_one_scale_for_both_axes():
+    panels = {"left": {"digits": ([3.0, 0.0], [0.0, -1.0])}, "right": {"digits": ([0.5], [0.5])}}
+    figure = plane_facets(panels, labels={}, **NAMES)
+    axes = [*figure.select_xaxes(), *figure.select_yaxes()]
+    assert len({tuple(axis.range) for axis in axes}) == 1
+    assert axes[0].range[1] > 3
+    layout = figure.layout
+    inner_height = layout.height - layout.margin.t - layout.margin.b
+    inner_width = layout.width - layout.margin.l - layout.margin.r
+    share = layout.xaxis.domain[1] - layout.xaxis.domain[0]
+    assert inner_width * share == pytest.approx(inner_height, rel=0.02)
+
+
+def test_an_arrow_runs_from_the_origin_to_each_of_its_points_and_carries_its_label():
+    figure = plane_facets({"": {"rows": ([1, 2], [3, 4])}}, labels={"rows": "ab"}, arrows=["rows"], **NAMES)
+    (trace,) = figure.data
+    assert np.nan_to_num(trace.x, nan=-9).tolist() == [0, 1, -9, 0, 2, -9]
+    assert np.nan_to_num(trace.y, nan=-9).tolist() == [0, 3, -9, 0, 4, -9]
+    assert list(trace.text) == ["", "a", "", "", "b", ""]
+
+
+def test_points_of_a_plane_that_do_not_fit_together_are_refused():
+    with pytest.raises(ValueError, match="'rows' has 2 x values and 1 y values"):
+        plane_facets({"": {"rows": ([1, 2], [3])}}, **NAMES)
+    with pytest.raises(ValueError, match="'rows' has 1 labels for 2 points"):
+        plane_facets({"": {"rows": ([1, 2], [3, 4])}}, labels={"rows": "a"}, **NAMES)
 
 
 def test_every_number_is_drawn_in_its_strip():
