@@ -322,8 +322,7 @@ for name, answer_logits in scales.items():
 # %% [markdown]
 # At the end a constant scale costs confidence and hardly an answer: it multiplies all logits of a position by one
 # number (`b_U` apart). In front of the heads it costs answers, because there it multiplies *scores*, which a softmax
-# turns into other patterns. So: read OV pictures with one scale in peace, and QK pictures with care. Rankings within
-# a row of a QK picture are safer than its values.
+# turns into other patterns. So: read OV pictures with one scale in peace, and QK pictures with care.
 
 # %% [markdown]
 # ## 3 · Where do the heads look?
@@ -401,7 +400,8 @@ plotting.heatmap_facets(
 
 # %% [markdown]
 # **What you should see:** in both heads most attention is near the diagonal: the right answer, but also its
-# neighbours on either side. It is a blurred "attend to the next number". Neither head alone looks reliable.
+# neighbours on either side. It is a blurred "attend to the next number". Neither head looks as sure as the answers
+# are.
 
 # %% [markdown]
 # ### Exercise 6 · `attention_to_next` (core)
@@ -696,9 +696,8 @@ plotting.line(
 ).show()
 
 # %% [markdown]
-# One head at a time is nearly enough, if it is the right one; the other one is nearly useless. What the owner alone
-# loses, it loses mostly at the borders between bands: compare the dips with the crossings above. There the heads
-# answer *together*.
+# One head at a time is nearly enough, if it is the right one; the other one is nearly useless. The owner alone loses
+# most at the borders between bands: compare the dips with the crossings above. There the heads answer *together*.
 
 # %% [markdown]
 # ### Exercise 10 · `number_ranges` (optional)
@@ -1197,6 +1196,10 @@ head_of_y = owner[d + 1]
 owner_looks = to_yz[rows, head_of_y]  # (list, source)
 hard = owner_looks[:, 1] >= owner_looks[:, 0]
 answer_at_x = logits_near[rows, query].argmax(-1)
+wrong_anywhere = ~task.correct(logits_near, task.SortedListData(near)).all(-1)
+print(
+    f"lists with a wrong answer anywhere: {wrong_anywhere.float().mean():.3f} with a triple, {(~right.all(-1)).float().mean():.3f} as in training"
+)
 print(f"right at x, all {len(near)} lists: {(answer_at_x == d + 1).float().mean():.3f}")
 print(f"y's owner attends to z at least as much as to y: {hard.float().mean():.3f}")
 print(
@@ -1206,8 +1209,8 @@ tokens_hard, d_hard, query_hard, places_hard = (t[hard] for t in (near, d, query
 
 # %% [markdown]
 # It does not. On the **hard triples**, where the owner of $y$ attends to $z$ at least as much as to $y$, the answer
-# is still $y$. (Measure at $x$ itself. Lists with a triple have wider gaps elsewhere, and they are wrong more often
-# for *that* reason.)
+# is still $y$. (Measure at $x$ itself: elsewhere these lists have fewer numbers and wider gaps, and are wrong more
+# often; see the first line.)
 #
 # Three explanations. **One:** the other head helps. **Two:** the direct path, embedding to unembedding, prefers $y$.
 # **Three:** the owner itself, in what it writes when it attends to $z$. The write-up rejects the first two and
@@ -1482,10 +1485,10 @@ for name, r in right_by_kind.items():
     )
 
 # %% [markdown]
-# The first three kinds are valid and could turn up in training; high lists and gaps are merely rare there. The last
-# is a different task: "the next number that is *larger*" and "the next number" part ways only if a number comes
-# twice.
-#
+# High lists and wide gaps are valid inputs; they are merely rare in training. Repeats are a different task: "the next
+# number" and "the next *larger* number" part ways only if a number comes twice.
+
+# %% [markdown]
 # ### Exercise 19 · `counterexamples` (core)
 # *Difficulty ●●○○○ · 15 minutes*
 #
@@ -1548,7 +1551,16 @@ print(f"random lists with a wrong answer: {int((by_chance > 0).sum())} of {len(b
 #
 # A wrong answer can come about in two ways. The heads look at the right place and copy badly (OV): then the *sharing*
 # breaks. Or they look at the wrong place (QK). One intervention tells them apart: make them look right, and change
-# nothing else.
+# nothing else. Predict first: which of the bars above will it lift?
+#
+# The control, for an intervention on patterns: a run's own pattern, put back, changes nothing.
+
+# %%
+with patch(model, "pattern", 0, pattern):
+    untouched = model(data.tokens)
+print(
+    f"largest change when a run keeps its own pattern: {(untouched - model(data.tokens)).abs().max():.4f}"
+)
 
 # %% [markdown]
 # ### Exercise 20 · `right_attention` (core)
@@ -1622,7 +1634,7 @@ for name, r in repaired.items():
 # %% [markdown]
 # Compare the counts in each line. With both heads made to look at the right number, whoever owns it copies it, and
 # who does not own it does not disturb. On these lists the sharing of the vocabulary, the OV side, is sound (section 8
-# has one exception, in another model). **What breaks is where the heads look.** How?
+# finds one exception among five models). **What breaks is where the heads look.** How?
 
 # %%
 kind_rows, looks = [], []
@@ -1658,16 +1670,19 @@ plotting.heatmap(
     signed=False,
     text=True,
 ).show()
+at_separator = (~right_by_kind["all high"]).float().sum(0)
+print(
+    f"all high: {at_separator[0] / at_separator.sum():.2f} of the wrong answers are at SEP"
+)
 
 # %% [markdown]
 # Read it in pairs of rows. ("Itself" is the number at the answer position, in the list and in the sorted part. Where
 # the answer is a repeat of it, both count as "the answer".)
 #
-# - **All high**: the wrong answers are nearly all at `SEP`. It prefers small keys, and among keys that are all large
-# its preference is none: much attention goes to larger numbers and to `SEP` itself.
-# - **Wide gap**: the keys beyond the gap score no better than the number's own key, so it looks at itself and at
-# `SEP`.
-# - **Repeats**: it looks at a larger number. It was never taught that a number can come twice.
+# - **All high**: nearly all the wrong answers are at `SEP` (the share is printed). No small number is there to be
+#   found, and its attention goes to numbers larger than the answer and to `SEP` itself.
+# - **Wide gap**: the attention stays where the number is: on itself, and on `SEP`.
+# - **Repeats**: it goes to a larger number. The model was never taught that a number can come twice.
 #
 # If a head that looks at itself copies what it sees, the model should answer with the number itself. Does it?
 
@@ -1706,11 +1721,10 @@ plotting.heatmap(
 
 # %% [markdown]
 # Over a wide gap it seldom says the number itself. Most often it says a number that is **not in the list at all**.
-# The direct path is why: it forbids the number that one stands on, and where nothing else was written loudly, a
-# neighbour that nobody asked for wins. Without the direct path (the second row of each pair) the model says the
-# number itself much more often. On repeats it *skips* to a larger number; there the direct path forbids the very
-# answer, and without it many of these answers would be right. On high lists it skips, or says something that is not
-# there.
+# The direct path is why: it forbids the number that one stands on, and where nothing else was written loudly, some
+# third number wins. Without the direct path (the second row of each pair) the model says the number itself much more
+# often. On repeats it *skips* to a larger number; there the direct path forbids the very answer, and without it many
+# of these answers would be right. On high lists it skips, or says something that is not there.
 
 # %%
 wide = task.gap_lists(1500, seed=6, gap=13)
@@ -1744,7 +1758,7 @@ plotting.line(
 
 # %% [markdown]
 # The attention to the next number shrinks as it moves away, the attention to the number itself grows, and somewhere
-# beyond 20 the answers go. In training, gaps of 20 or more are rare; there was little to be gained by getting them
+# beyond 20 the answers go. In training, gaps of 20 or more are rare; so there was little to gain by getting them
 # right.
 
 # %% [markdown]
@@ -1833,9 +1847,9 @@ print(
 )
 
 # %% [markdown]
-# The owner map, made from *single* ablations, foretells what each head is worth at each place: the points lie along a
-# line. (The line does not go through the corner: a tenth of the answers is read at each position, so a site can lose
-# about a tenth at most.)
+# The owner map, made from *single* ablations, foretells what each head is worth at each place: the points lie roughly
+# along a line. (The line does not go through the corner: a tenth of the answers is read at each position, so a site
+# can lose about a tenth at most.)
 
 # %% [markdown]
 # ### Exercise 22 · `explanation` (optional)
@@ -1963,6 +1977,7 @@ print(
 )
 
 # %% tags=["solution-only"]
+simulate, numbers = explanation(model)
 owned_only = numbers["token_writes"].clone()
 for head in range(model.cfg.n_heads):
     owned_only[head, :51][owner != head] = 0
@@ -1994,9 +2009,10 @@ for name, s in scores_without.items():
 # %% [markdown] tags=["solution-only"]
 # Two softmaxes over tables, no order in the list, one average place for the list and one for the sorted part in the
 # keys, ten dimensions for each head's scores: what is left of the model says nearly always what the model says, right
-# or wrong. The lesions tell what the mistakes are made of. Where the model is right, the cruder versions do nearly as
-# well; it is the *wrong* answers that need every part. In "owned numbers only" a head writes nothing for a number
-# that it does not own. What it does write there is small, and it decides when no owned number gets much attention.
+# or wrong. The lesions tell what the mistakes are made of. Where the model is right, the cruder versions still
+# predict most answers; it is the *wrong* answers that need every part. In "owned numbers only" a head writes nothing
+# for a number that it does not own. What it does write there is small, and it decides when no owned number gets much
+# attention.
 
 # %% [markdown]
 # ## 8 · Five models, one recipe (optional)
@@ -2036,16 +2052,16 @@ def share(answer_logits, of=data):
     return (answer_logits.argmax(-1) == of.labels).float().mean().item()
 
 
-table, left_over = {}, {}
+table, left_over, ov_of = {}, {}, {}
 for name, other in models.items():
     own, mean_scales = owners[name], typical_scales(other)
-    ov_other = torch.stack([circuits_of(other, h, *mean_scales)[0] for h in HEADS])
+    ov_of[name] = torch.stack([circuits_of(other, h, *mean_scales)[0] for h in HEADS])
     bands = [r for runs in ranges_of(own).values() for r in runs]
     row = {
         "all heads": share(task.answer_logits(other(data.tokens))),
         "owner only": share(only(other, data.tokens, own)),
         "other head only": share(only(other, data.tokens, 1 - own)),
-        "owner copies best": (own == copier_of(ov_other)).float().mean().item(),
+        "owner copies best": (own == copier_of(ov_of[name])).float().mean().item(),
     }
     left_over[name] = []
     for kind in ("all high", "wide gap", "repeats"):
@@ -2078,11 +2094,13 @@ plotting.heatmap(
 
 # %%
 for name, missed in left_over.items():
-    most = Counter(missed).most_common(3)
-    print(
-        f"{name}: wrong although made to look: {len(missed)} of 30,000",
-        "; ".join(f"{said} said for {answer}: {n}" for (answer, said), n in most),
-    )
+    print(f"{name}: wrong although made to look: {len(missed)} of 30,000")
+    for (answer, said), times in Counter(missed).most_common(3):
+        loudest = ov_of[name][:, answer, :51].argmax(-1).tolist()
+        writes = ", ".join(f"0.{h} writes mostly {t}" for h, t in enumerate(loudest))
+        print(
+            f"    {said} said for {answer}, {times} times; attending to {answer}, {writes}"
+        )
 
 # %%
 print("hard triples in each model: y said when one thing is taken away (z in brackets)")
@@ -2125,9 +2143,10 @@ for name, other in models.items():
 # **Where they differ.** How many bands there are, where the borders lie, and how even the split is: in `seed3` one
 # head owns a few numbers only, as in the write-up's model. Nothing in the task prefers one division to another.
 #
-# **The exception.** In `seed2` a few hundred answers stay wrong when both heads are made to look, nearly all of them the
-# same one: 8 is read as 7. In that model 8 is the first number of a band, and the other head, which owns 7, writes 7 when
-# it is made to look at 8. So the sharing itself can break: at a border, when a head looks at a number just outside its band.
+# **The exception.** In `seed2` a few hundred answers stay wrong when both heads are made to look, all of them the
+# same one: 8 is read as 7. In that model 8 is the first number of a band, and the other head, which owns 7, writes 7
+# when it attends to 8 (printed above). So the sharing itself can break: at a border, when a head looks at a number
+# just outside its band.
 
 # %% [markdown]
 # ## 9 · What we know, and how well
@@ -2147,7 +2166,7 @@ for name, other in models.items():
 # | Wrong answers are wrong looks | with attention on the right answer nearly all answers are right, on four kinds of lists, in five models | strong (intervention); one border number of `seed2` is an exception | wrong answers that stay, in the middle of a band |
 # | Near neighbours are kept apart by what an owner writes beside the diagonal | attributions that add up; taking away two of their cells makes the answer $z$ in about half of the hard triples, taking away the other head or the direct path in few | strong; but logits were subtracted, the model was not run again without them | few answers $z$ without the two cells |
 # | The direct path forbids the number itself | without it, more of the wrong answers over a wide gap are the number itself | intervention | as many without it as with it |
-# | Their position keeps high numbers from attending to the smallest | the term has that sign; moving it changes that attention little | not supported here as the main reason | |
+# | Their position keeps high numbers from attending to the smallest | the term has that sign; moving it changes that attention little | not supported here as the main reason | attention to the smallest numbers that rises far when the position is exchanged |
 # | The account is complete enough to predict mistakes | tables from the weights foretell right and wrong answers on lists chosen without them | strong (prediction) | a score near one half |
 #
 # **Not understood.** Why bands, and not, say, odd and even numbers; why the borders are where they are. A head's OV
