@@ -733,8 +733,8 @@ def _owners_only_cases() -> list[Case]:
                     "list.": instead(owner[tokens[:, :n]]),
                     "The mean is taken only over the lists in which the head is ablated at that position; take it over "
                     "all lists.": mean_of_each_set,
-                    "All positions are in it; return the answer positions only.": functools.partial(
-                        _everywhere, model, tokens, owner[labels]
+                    "All positions are in it; return the answer positions only.": _everywhere(
+                        model, tokens, owner[labels]
                     ),
                     "Off by one: the owners are put one position too late.": instead(
                         owner[labels].roll(1, 1)
