@@ -298,7 +298,7 @@ def _swap_site_cases() -> list[Case]:
             positions: Sequence[int] | None = None,
             add: str = "difference",
             read: range = range(9, 13),
-            given: tuple[Any, ...] = (model, head, position, base, source),
+            given: tuple[Any, Head, int, Tensor, Tensor] = (model, head, position, base, source),
         ) -> Callable[[], Tensor]:
             return partial(_other_swap, *given, heads, positions, add, read)
 
@@ -640,52 +640,48 @@ carry_message = Check(
 )
 
 
-def _units_attention(a: Tensor, b: Tensor) -> Float[Tensor, "sum 2"]:
-    """How much the carry head of the tens attends, at its site, to the units of a and of b, for these digits."""
-    model = lesson_model.get()
-    layer, head, position = best_carry_site(2)
-    data = task.make_data(len(a), seed=25)
-    first, second = data.a.clone(), data.b.clone()
-    first[:, 3], second[:, 3] = a, b
-    tokens = task.from_digits(first, second).tokens
-    (pattern,) = recorded(model, tokens, get_act_name("pattern", layer))
-    return pattern[:, head, position][:, [3, 8]]
+def _pairs_told_right() -> dict[str, float]:
+    """By brute force: of the 100 pairs, how many each rule gets right that looks at one digit.
 
-
-def _which_digit() -> str:
-    size = 200
-    to_a, to_b = _units_attention(torch.full((size,), 3), torch.full((size,), 8)).mean(0).tolist()
-    if to_a + to_b < 0.2:
-        return "d"
-    if abs(to_a - to_b) < 0.1 * (to_a + to_b):
-        return "c"
-    return "a" if to_a > to_b else "b"
+    The pair is said to come to ten or more if the digit that the rule looks at is 5 or more. Between two digits at
+    the same distance from 4.5 the rule of option b takes either, so such a pair counts half.
+    """
+    told = dict.fromkeys("abcd", 0.0)
+    for a in range(10):
+        for b in range(10):
+            farther = [x for x in (a, b) if abs(x - 4.5) == max(abs(a - 4.5), abs(b - 4.5))]
+            looked_at = {"a": [a], "b": farther, "c": [max(a, b)], "d": [min(a, b)]}
+            for letter, digits in looked_at.items():
+                told[letter] += sum((digit >= 5) == (a + b >= 10) for digit in digits) / len(digits)
+    return told
 
 
 which_digit = Question(
     "which_digit",
-    "Predict which digit it looks at",
+    "Which of two digits to look at",
     core=False,
     options={
         "a": (
-            "the 3, because it comes first",
-            "the order does not matter to a sum: the head would attend to the second digit if that were the 3.",
+            "always the digit of a",
+            "4 + 9 would be called less than ten, and 9 + 0 ten or more. It gets 75 of the 100 "
+            "pairs right; one of the rules gets 95.",
         ),
         "b": (
-            "the 8, because it is further from the middle",
-            "8 is 3.5 away from 4.5, 3 only 1.5 away. The more extreme digit decides whether the two come to ten, and the "
-            "head attends to it.",
+            "the one further from 4.5",
+            "a - 4.5 and b - 4.5 add up to a sum with the sign of the larger of the two. So the more extreme digit decides, "
+            "but for digits that come to nine, which are equally far: 90 pairs are right for certain, and half of the ten "
+            "nines.",
         ),
         "c": (
-            "both the same",
-            "an equal share for every pair of digits would be a mean, and no step between carry and no carry.",
+            "always the larger one",
+            "5 + 0 would be called ten or more: whenever one of the two is 5 or more. It gets 70 of the 100 pairs right.",
         ),
         "d": (
-            "neither",
-            "the carry into the tens depends on the units alone, and a swap of what this head writes turned the digit.",
+            "always the smaller one",
+            "9 + 4 would be called less than ten: whenever one of the two is below 5. It gets 80 of the 100 pairs right.",
         ),
     },
-    answer=_which_digit,
+    answer=lambda: max(_pairs_told_right().items(), key=lambda item: item[1])[0],
 )
 
 

@@ -265,8 +265,15 @@ def _one_frequency_cases() -> list[Case]:
                 ),
             }
         elif frequency:
-            message = "For even n, frequency n/2 is one wave, the last row; another one is in it."
-            mistakes[message] = waves(n - 2, n - 1)
+            mistakes |= {
+                "For even n, frequency n/2 is one wave, the last row; another one is in it.": waves(
+                    n - 2, n - 1
+                ),
+                "The constant is kept as well; only this frequency is asked for.": waves(0, n - 1),
+                "All frequencies up to this one are kept; only this one is asked for.": matrix,
+                "The rows are off by one: frequency k is in rows 2k - 1 (cosine) and 2k (sine), after the constant in "
+                "row 0.": torch.zeros_like(right),
+            }
         cases.append(
             Case(
                 f"{name}, frequency {frequency}",
@@ -308,29 +315,28 @@ def _up_to_signs(value: Tensor, other: Tensor) -> bool:
 
 def _circle_case(name: str, matrix: Tensor) -> Case:
     right = _circle_of_digits(matrix)
-    values, vectors = torch.linalg.eigh(matrix.double().T @ matrix.double())
+    _, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    scaled = Vh.T * S
     centred = matrix - matrix.mean(dim=1, keepdim=True)
-    wrong = {
-        "The vectors are not scaled by the singular values: these are right singular vectors. Project the columns on "
-        "the left ones.": vectors[:, [-1, -2]].float(),
-        "These are the last two singular vectors; take the two with the largest singular values.": (
-            vectors[:, [1, 0]] * values[[1, 0]].clamp_min(0).sqrt()
-        ).float(),
-        "The columns were centred first; take them as they are.": _circle_of_digits(centred),
-        "The two axes are in the other order: the larger singular value first.": right.flip(-1),
-        "The coordinates are multiplied by the singular values once too often.": (
-            vectors[:, [-1, -2]] * values[[-1, -2]]
-        ).float(),
-        "The coordinates are divided by the singular values once too often.": (
-            vectors[:, [-1, -2]] / values[[-1, -2]].sqrt()
-        ).float(),
-    }
+    last = "These are the last two singular vectors; take the two with the largest singular values."
+    wrong = [
+        (
+            "The vectors are not scaled by the singular values: these are right singular vectors. Project the columns on "
+            "the left ones.",
+            Vh[:2].T,
+        ),
+        (last, scaled[:, -2:]),
+        (last, scaled[:, -2:].flip(1)),
+        ("The columns were centred first; take them as they are.", _circle_of_digits(centred)),
+        ("The two axes are in the other order: the larger singular value first.", right.flip(-1)),
+        ("The coordinates are multiplied by the singular values once too often.", (scaled * S)[:, :2]),
+    ]
 
     def refuse(value: Tensor) -> str | None:
         value = value.float()
         if _up_to_signs(value, right):
             return None
-        for message, mistake in wrong.items():
+        for message, mistake in wrong:
             if _up_to_signs(value, mistake):
                 return message
         if torch.allclose(value @ value.T, right @ right.T, atol=1e-3 * float(right.square().max())):

@@ -58,6 +58,9 @@ SITES: tuple[tuple[int, ...], ...] = tuple(
 )
 """Heads at positions that can matter: the answers are read at 9 to 12, and nothing looks ahead."""
 
+LARGEST_CIRCUIT = 32
+"""Random circuits are stored up to this size: what it takes to do nearly all of the work."""
+
 _PAIRS = torch.cartesian_prod(torch.arange(10), torch.arange(10))  # (pair, a and b)
 
 

@@ -1128,6 +1128,11 @@ def only_the_function(model):
     return lambda inputs, numbers: inputs[:, 10:]
 
 
+def the_whole_model(model):
+    names = ("W_E", "W_pos", "W_Q", "W_K", "W_V", "W_O", "W_U")
+    return lambda inputs, numbers: inputs[:, 10:], {name: getattr(model, name) for name in names}
+
+
 def hides_answers(model):
     return lambda inputs, numbers: inputs[:, 10:], {"answers": ["1", "2"]}
 
@@ -1412,6 +1417,7 @@ LESSON = [
             gives_logits: "threshold or an argmax",
             only_the_function: "return two things",
             hides_answers: "expected a tensor or a number",
+            the_whole_model: "at most 10,000 are allowed",
         },
         right=[],
     ),
