@@ -5,7 +5,6 @@ A challenge's `task` module is the protocol: it says what the model is (`CONFIG`
 measure on data that training never saw, write weights and card.
 """
 
-import copy
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,8 +24,6 @@ DATA_SEED = 3_000_000_000
 EVALUATION_SEED = 2_000_000_000
 """Cards measure on data drawn from this seed, the same for every instance. Nothing is trained on it."""
 EVALUATION_SIZE = 10_000
-VALIDATION_SEED = 1_900_000_000
-"""The best epoch is chosen on data drawn from this seed. No card measures on it."""
 LOG_EVERY = 50
 
 
@@ -37,8 +34,7 @@ class TrainingConfig:
     `weight_decay` is L2 (added to the gradient, so Adam rescales it) for "adam", and decoupled (it shrinks
     the weights directly) for "adamw": the two give different models. `lr_final` makes the learning rate fall
     linearly from `lr` over all steps. `dataset_size` draws that many examples once and goes through them in
-    a new random order each epoch; None draws fresh examples for every step. `keep_best` measures the accuracy
-    after every epoch on validation data, and keeps the best weights instead of the last.
+    a new random order each epoch; None draws fresh examples for every step.
     """
 
     lr: float
@@ -50,7 +46,6 @@ class TrainingConfig:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     dataset_size: int | None = None
-    keep_best: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
@@ -63,8 +58,6 @@ class TrainingConfig:
             raise ValueError(
                 f"dataset_size is {self.dataset_size}, less than one batch of {self.batch_size}."
             )
-        if self.keep_best and self.dataset_size is None:
-            raise ValueError("keep_best compares epochs, and needs a dataset_size.")
 
 
 @runtime_checkable
@@ -122,8 +115,6 @@ def train(task: Task, seed: int, *, quiet: bool = False) -> tuple[dict[str, Tens
         optimizer, 1.0, final / settings.lr, total_iters=settings.steps
     )
     next_batch = _batches(task, as_generator(DATA_SEED + seed))
-    steps_an_epoch = (settings.dataset_size or 0) // settings.batch_size
-    best, best_accuracy = model.state_dict(), -1.0
     history = []
     bar = tqdm(range(settings.steps), desc=f"{task.CHALLENGE} seed {seed}", disable=quiet, unit="step")
     for step in bar:
@@ -134,24 +125,18 @@ def train(task: Task, seed: int, *, quiet: bool = False) -> tuple[dict[str, Tens
         loss.backward()
         optimizer.step()
         schedule.step()
-        if settings.keep_best and (step + 1) % steps_an_epoch == 0:
-            now_accuracy = evaluate(task, model.state_dict(), seed=VALIDATION_SEED)["value"]
-            if now_accuracy >= best_accuracy:
-                best, best_accuracy = copy.deepcopy(model.state_dict()), now_accuracy
         if step % LOG_EVERY == 0 or step == settings.steps - 1:
             now = Progress(step, loss.item(), task.correct(logits.detach(), data).double().mean().item())
             history.append(now)
             bar.set_postfix(loss=f"{now.loss:.4f}", accuracy=f"{now.accuracy:.4f}")
-    return {name: weight.detach().clone() for name, weight in best.items()}, history
+    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}, history
 
 
-def evaluate(
-    task: Task, state_dict: Mapping[str, Tensor], size: int = EVALUATION_SIZE, seed: int = EVALUATION_SEED
-) -> dict[str, Any]:
+def evaluate(task: Task, state_dict: Mapping[str, Tensor], size: int = EVALUATION_SIZE) -> dict[str, Any]:
     """The accuracy on `size` fresh examples, as {"value", "n", "seed"} for the card."""
-    data = task.sample(size, seed)
+    data = task.sample(size, EVALUATION_SEED)
     right = task.correct(logits_function(task, state_dict)(data.tokens), data)
-    return {"value": round(right.double().mean().item(), 6), "n": size, "seed": seed}
+    return {"value": round(right.double().mean().item(), 6), "n": size, "seed": EVALUATION_SEED}
 
 
 def logits_function(task: Task, state_dict: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:

@@ -11,14 +11,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from exercises_utils import training
 from exercises_utils.architecture import ModelConfig, PlainTransformer
 from exercises_utils.checkpoints import CheckpointError, CheckpointExistsError, load_checkpoint
 from exercises_utils.palindromes import task as palindromes
 from exercises_utils.training import (
     DATA_SEED,
     EVALUATION_SEED,
-    VALIDATION_SEED,
     TrainingConfig,
     as_generator,
     run_training,
@@ -91,11 +89,7 @@ def test_training_data_comes_from_seeds_that_nothing_else_uses() -> None:
     generator = as_generator(DATA_SEED + 3)
     for batch in task.shown:
         assert torch.equal(batch, task.sample(32, generator).tokens)
-    assert not {DATA_SEED + seed for seed in range(1000)} & {
-        EVALUATION_SEED,
-        EVALUATION_SEED + 1,
-        VALIDATION_SEED,
-    }
+    assert not {DATA_SEED + seed for seed in range(1000)} & {EVALUATION_SEED, EVALUATION_SEED + 1}
 
 
 @pytest.mark.parametrize(
@@ -144,27 +138,9 @@ def test_a_finite_dataset_is_shown_by_epochs() -> None:
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(epochs, 2))
 
 
-def test_the_best_epoch_is_kept_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accuracies by epoch are made up here: the third of four is the best, and a tie goes to the later one."""
-    task = toy_task(dataset_size=64, batch_size=32, steps=8, keep_best=True)
-    made_up, seen = iter([0.2, 0.7, 0.7, 0.1]), []
-
-    def evaluate(task: Any, state_dict: dict[str, Tensor], size: int = 0, seed: int = 0) -> dict[str, float]:
-        assert seed == VALIDATION_SEED
-        seen.append({name: weight.clone() for name, weight in state_dict.items()})
-        return {"value": next(made_up)}
-
-    monkeypatch.setattr(training, "evaluate", evaluate)
-    kept, _ = train(task, 0, quiet=True)
-    assert [same(kept, epoch) for epoch in seen] == [False, False, True, False]
-    last, _ = train(toy_task(dataset_size=64, batch_size=32, steps=8), 0, quiet=True)
-    assert same(last, seen[-1])
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"keep_best": True}, "keep_best compares epochs, and needs a dataset_size"),
         ({"steps": 0}, "steps and batch_size must be at least 1; got 0 and 32"),
         ({"dataset_size": 10}, "dataset_size is 10, less than one batch of 32"),
         ({"optimizer": "sgd"}, 'optimizer must be "adam" or "adamw"; got \'sgd\''),

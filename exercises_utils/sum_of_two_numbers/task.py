@@ -40,16 +40,16 @@ CONFIG = ModelConfig(n_layers=2, d_model=48, n_heads=3, d_head=24, n_ctx=N_CTX, 
 TRAINING = TrainingConfig(
     optimizer="adam",
     lr=2e-3,
-    lr_final=1e-4,
+    lr_final=1e-5,
     weight_decay=0.001,
-    steps=100 * (100_000 // 512),
+    steps=60 * (100_000 // 512),
     batch_size=512,
     dataset_size=100_000,
-    keep_best=True,
     why=(
-        "The original settings: L2 inside Adam, and the best of 100 epochs, chosen on sums that neither training nor "
-        "this card uses. Half as many epochs left seed 0 at 0.9986 of the digits, and the last epoch instead of the "
-        "best at 0.9990, nearly all of its mistakes in the thousands."
+        "The original settings (L2 inside Adam), but 60 epochs instead of 100, and a learning rate that falls to 1e-5 "
+        "instead of 1e-4. With the original's schedule seed 0 ended at 0.9990 of the digits, and at 0.9988 with the best "
+        "of its epochs (chosen on other sums) kept: it went up and down from epoch to epoch. A few epochs with a rate "
+        "that falls further settled it."
     ),
 )
 
