@@ -16,6 +16,7 @@ from exercises_utils.evidence import (
     CircuitScorer,
     CounterexampleScore,
     Pool,
+    Scorer,
     advantage,
     circuit_score,
     percentile_among_random,
@@ -140,6 +141,36 @@ def test_tied_sets_share_the_better_rank() -> None:
     scorer = scorer_of(hand_made.one_head())
     decoys = [rank_among_sets(scorer, [(0, head)]) for head in (0, 2, 3)]
     assert [(result.rank, result.ties) for result in decoys] == [(2, 2)] * 3
+
+
+class LetterScorer(Scorer):
+    """Members that are neither heads nor sites: letters, of which each is worth its place in the alphabet."""
+
+    unit, example, removed = "letter", '[("a",)]', "left out"
+    chance, trained = 0.0, 6.0
+
+    @property
+    def all_members(self) -> list[tuple[str]]:
+        return [("a",), ("b",), ("c",)]
+
+    def check(self, circuit) -> tuple[tuple[str], ...]:
+        return tuple(sorted(tuple(member) for member in circuit))
+
+    def values(self, circuits) -> torch.Tensor:
+        return torch.tensor([sum(ord(letter) - 96.0 for (letter,) in circuit) for circuit in circuits])
+
+
+def test_circuits_of_other_members_are_scored_and_ranked_alike() -> None:
+    scorer = LetterScorer()
+    scored = circuit_score(scorer, [("c",), ("a",)])
+    assert (scored.circuit, scored.value, scored.empty) == ((("a",), ("c",)), 4.0, 0.0)
+    assert scored.score == pytest.approx(4 / 6)
+    assert scored.lost == pytest.approx({("a",): 1 / 6, ("c",): 3 / 6})
+    ranked = rank_among_sets(scorer, [("c",), ("a",)])
+    assert (ranked.rank, ranked.ties, ranked.of) == (2, 0, 3)
+    with pytest.raises(ValueError, match=r'expected one or more letters, such as \[\("a",\)\]'):
+        rank_among_sets(scorer, [("z",)])
+    assert scorer.label(("a",)) == "a"
 
 
 # --------------------------------------------------------------------------------- what holds of any model

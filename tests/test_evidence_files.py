@@ -118,6 +118,23 @@ def test_writing_again_gives_the_same(copied: Path, monkeypatch: pytest.MonkeyPa
     assert evidence.pool.kind_names == palindromes.KINDS
 
 
+def test_a_task_may_have_no_random_circuits_or_larger_ones(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    monkeypatch.setattr(palindromes, "LARGEST_CIRCUIT", 3, raising=False)
+    write_evidence(palindromes, copied, force=True)
+    circuits = load_evidence(copied).circuits
+    assert circuits is not None
+    assert circuits.table.shape == (20, 3)
+    monkeypatch.setattr(palindromes, "SITES", ())
+    card = write_evidence(palindromes, copied, force=True)
+    assert card.circuits.startswith("None: ")
+    evidence = load_evidence(copied)
+    assert evidence.circuits is None
+    assert len(evidence.pool.tokens) > 100
+
+
 def damage_content(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
 

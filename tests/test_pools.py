@@ -6,6 +6,7 @@ import torch
 from exercises_utils.evidence import score_answers
 from exercises_utils.palindromes import evidence as palindromes
 from exercises_utils.pools import NoMistakesError, _equal_shares, build_pool
+from exercises_utils.sorted_list_one_head import evidence as sorted_lists
 
 
 def answering(palindrome: torch.Tensor) -> torch.Tensor:
@@ -64,6 +65,54 @@ def test_no_answer_that_ignores_the_model_scores_more_than_a_half(model) -> None
     assert (score.score, score.perfect, score.opposite) == (1, 0.5, 0.5)
     for constant in (0, 1):
         assert score_answers(torch.full_like(pool.right_answers, constant), pool).score == pytest.approx(0.5)
+
+
+def says_two_at_a_third_copy(tokens: torch.Tensor) -> torch.Tensor:
+    """Sorts, but answers 2 wherever a number is to be said for the third time; and errs on lists with 7, 8, 9."""
+    answers = tokens[:, 12:].clone()
+    answers[:, 2:][tokens[:, 14:] == tokens[:, 12:-2]] = 2
+    answers[:, 5][(tokens[:, 1:4] == torch.tensor([7, 8, 9])).all(-1)] = 2
+    logits = torch.zeros(len(tokens), 22, 50)
+    logits[:, 11:21].scatter_(-1, answers[..., None], 1.0)
+    # The nearer to 7, 8, 9, the less sure.
+    near = (tokens[:, 1:4] == torch.tensor([7, 8, 9])).sum(-1)
+    return logits * (4.0 - near)[:, None, None]
+
+
+def test_a_pool_of_inputs_with_several_answers() -> None:
+    pool = build_pool(says_two_at_a_third_copy, sorted_lists, size=300, draws=20_000)
+    right = pool.model_is_right
+    assert pool.right_answers.shape == pool.model_answers.shape == (300, 10)
+    assert torch.equal(pool.right_answers, pool.tokens[:, 12:])
+    wrong = ~right.all(-1)
+    assert int(wrong.sum()) == 150
+    assert len(pool.tokens.unique(dim=0)) == 300
+    # Half of the pool has a mistake somewhere; most answers in it are right all the same.
+    assert 0.8 < right.double().mean() < 0.99
+    counts = pool.kinds[wrong].bincount(minlength=6)
+    assert counts[4:].min() >= 25  # a number three times
+    # Mistakes of the other kinds are so rare that they were searched for, and stayed of their kind.
+    assert counts[:4].sum() > 20
+    assert torch.equal(pool.kinds, sorted_lists.kinds(pool.tokens))
+    assert "a mistake somewhere" in pool.how
+    assert "the same number of each kind" in pool.how
+
+
+def test_the_right_half_has_the_kinds_of_the_wrong_one() -> None:
+    def forgets_small_triples(tokens: torch.Tensor) -> torch.Tensor:
+        answers = tokens[:, 12:].clone()
+        answers[:, 0][tokens[:, 12] == tokens[:, 13]] = 49
+        return torch.nn.functional.one_hot(torch.nn.functional.pad(answers, (11, 1)), 50).float()
+
+    pool = build_pool(forgets_small_triples, sorted_lists, size=200, draws=20_000, rounds=1)
+    wrong = ~pool.model_is_right.all(-1)
+    assert pool.kinds[wrong].bincount(minlength=6).tolist() == [0, 0, 25, 25, 25, 25]
+    assert pool.kinds[~wrong].bincount(minlength=6).tolist() == [0, 0, 25, 25, 25, 25]
+    score = score_answers(pool.model_answers, pool)
+    assert (score.score, score.perfect) == (1, 0.5)
+    for constant in (0, 25, 49):
+        guess = score_answers(torch.full_like(pool.right_answers, constant), pool)
+        assert guess.score <= (0.6 if constant == 49 else 0.1)
 
 
 def test_the_same_seed_gives_the_same_pool() -> None:
