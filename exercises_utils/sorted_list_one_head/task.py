@@ -7,6 +7,7 @@ the last position. There are 50 logits, one a number: the model cannot answer BO
 The task and the data are those of the original challenge (Connor Kissane, "Sorting fixed-length lists").
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -152,18 +153,23 @@ def hard_slices(
     logits_fn: Callable[[Int[Tensor, "batch position"]], Float[Tensor, "batch position 50"]], seed: int
 ) -> dict[str, dict[str, Any]]:
     """How many lists the model gets right as a whole, over all and where it is weak."""
+    return {
+        name: slice_on_card(correct(logits_fn(data.tokens), data), definition, seed)
+        for name, (definition, data) in _hard_data(seed).items()
+    }
+
+
+@functools.cache
+def _hard_data(seed: int) -> dict[str, tuple[str, SortedListData]]:
+    """What each slice is, and its data: the same for every model, and slow to draw."""
     n, generator = 20_000, as_generator(seed)
-    slices = {
+    return {
         "all": ("lists drawn as in training", make_data(n, generator)),
         "triple": ("lists that hold some number three times or more", triple_lists(n, generator)),
         "gap": (
             "lists in which two neighbours of the sorted list differ by 20 or more",
             gap_lists(n, generator),
         ),
-    }
-    return {
-        name: slice_on_card(correct(logits_fn(data.tokens), data), definition, seed)
-        for name, (definition, data) in slices.items()
     }
 
 

@@ -7,6 +7,7 @@ at the last position.
 The task and the data are those of the original challenge (Callum McDougall, "Sorted List", October 2023).
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -172,8 +173,17 @@ def hard_slices(
     logits_fn: Callable[[Int[Tensor, "batch position"]], Float[Tensor, "batch position 52"]], seed: int
 ) -> dict[str, dict[str, Any]]:
     """How many lists the model gets right as a whole, over all and where it is weak."""
+    return {
+        name: slice_on_card(correct(logits_fn(data.tokens), data), definition, seed)
+        for name, (definition, data) in _hard_data(seed).items()
+    }
+
+
+@functools.cache
+def _hard_data(seed: int) -> dict[str, tuple[str, SortedListData]]:
+    """What each slice is, and its data: the same for every model, and slow to draw."""
     n, generator = 20_000, as_generator(seed)
-    slices = {
+    return {
         "all": ("lists drawn as in training", make_data(n, generator)),
         "high": ("ten different numbers from 30 to 50", high_lists(n, generator)),
         "gap": (
@@ -184,8 +194,4 @@ def hard_slices(
             "numbers drawn uniformly, at least one repeated (never trained on)",
             repeat_lists(n, generator),
         ),
-    }
-    return {
-        name: slice_on_card(correct(logits_fn(data.tokens), data), definition, seed)
-        for name, (definition, data) in slices.items()
     }

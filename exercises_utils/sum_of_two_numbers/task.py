@@ -11,6 +11,7 @@ The task and the data are those of the original challenge (Callum McDougall, "Su
 2023); the analysis that the lesson starts from is Andy Arditi's.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -225,8 +226,17 @@ def hard_slices(
     logits_fn: Callable[[Int[Tensor, "batch position"]], Float[Tensor, "batch position 12"]], seed: int
 ) -> dict[str, dict[str, Any]]:
     """How many sums the model gets right as a whole, over all, by the longest cascade, and beyond training."""
+    return {
+        name: slice_on_card(correct(logits_fn(data.tokens), data), definition, seed)
+        for name, (definition, data) in _hard_data(seed).items()
+    }
+
+
+@functools.cache
+def _hard_data(seed: int) -> dict[str, tuple[str, SumData]]:
+    """What each slice is, and its data: the same for every model, and slow to draw."""
     n, generator = 20_000, as_generator(seed)
-    slices = {
+    return {
         "all": ("sums drawn as in training", make_data(n, generator)),
         "cascade_0": ("no carry", cascade_sums(n, 0, generator)),
         "cascade_1": (
@@ -245,8 +255,4 @@ def hard_slices(
             "one leading digit 5 to 9, sum below 10,000 (never trained on)",
             untrained_sums(n, generator),
         ),
-    }
-    return {
-        name: slice_on_card(correct(logits_fn(data.tokens), data), definition, seed)
-        for name, (definition, data) in slices.items()
     }
