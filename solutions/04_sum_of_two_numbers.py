@@ -248,10 +248,10 @@ TOP = int(shares.argmax())
 print(f"frequencies with more than a tenth: {USED}; together {shares[USED].sum():.3f}")
 
 # %% [markdown]
-# **What you should see:** one or two bars, where a random matrix has all of them. A wave of frequency $k$ has a cosine and a
-# sine, and a cosine and a sine are the two coordinates of a point on a **circle**. So at the output each digit is a point on a
-# circle, for each frequency in use: with frequency $k$, the next digit is $k$ tenths of a turn further. The task counts modulo
-# ten, and on a circle nine is next to zero.
+# **What you should see:** a few bars (two in this model), where a random matrix has all of them. A wave of frequency $k$ has a
+# cosine and a sine, and a cosine and a sine are the two coordinates of a point on a **circle**. So at the output each digit is
+# a point on a circle, for each frequency in use: with frequency $k$, the next digit is $k$ tenths of a turn further. The task
+# counts modulo ten, and on a circle nine is next to zero.
 
 # %%
 coefficients = W_U[ACTIVE] @ BASIS.T
@@ -352,6 +352,10 @@ plotting.heatmap_facets(
     unit="weight",
     y_labels=[str(dimension) for dimension in ACTIVE.tolist()],
 ).show()
+
+# %% [markdown]
+# Compare the last row with the first, and the rows of single frequencies with both. What one frequency alone cannot do, two
+# can: the next exercise asks why. (This is an intervention on the unembedding alone: the model before it stays as it is.)
 
 # %% [markdown]
 # ### Exercise 4 · `blind_frequency` (optional)
@@ -922,12 +926,13 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# **What you should see:** one site a place that turns most digits, and next to nothing anywhere else. The second bar is the
-# control: there, the source's digits to the right are *other digits*, but the carry is the same, and the answer stays. So what
-# matters of the swapped activation is the carry, not the digits it was made from.
+# **What you should see:** one site a place that turns most digits, and little anywhere else. In this model it is the same head
+# each time, at three positions. The second bar is the control: there, the source's digits to the right are *other digits*, but
+# the carry is the same, and nearly all answers stay. So what matters of the swapped activation is the carry, not the digits it
+# was made from.
 #
-# Where the first bar is not at 1, part of the message takes another way: other heads at the same position, or another position.
-# Section 5 looks at one reason.
+# The hundreds are the exception: the first bar is well below 1, and the control above 0. Part of their message takes another
+# way. Two later sections look for it (a carry through a nine; one direction).
 
 # %% [markdown]
 # ## 4 · How does a head know that two digits come to ten?
@@ -943,7 +948,7 @@ plotting.bar(
 # the digit you look at is 5 or more.) Which one do you look at?
 #
 # - **a** always the digit of `a`
-# - **b** the one that is further from the middle, 4.5
+# - **b** the one further from 4.5
 # - **c** always the larger one
 # - **d** always the smaller one
 #
@@ -1048,9 +1053,11 @@ plotting.line_facets(
 ).show()
 
 # %% [markdown]
-# **What you should see:** on the left a valley for at least the units' column (the site for the tens): digits near the middle
-# score low, extreme digits score high. On the right a step or a slope: low digits vote "no carry", high digits vote "carry".
-# (The direction of a vote is the difference of the means of what the site writes with a carry and without.)
+# **What you should see:** on the right, a step: low digits vote "no carry", high digits vote "carry". It is the same step three
+# times, because it is the same head. On the left, a valley at two of the sites, deep for the tens and shallow for the
+# thousands: digits near the middle score low, extreme digits score high. At the third site, for the hundreds, there is no
+# valley: remember that the swap was weaker there. (The direction of a vote is the difference of the means of what the site
+# writes with a carry and without.)
 #
 # Now put the two together. A head that attends to two digits $a$ and $b$ only writes
 #
@@ -1147,8 +1154,9 @@ plotting.line(
 ).show()
 
 # %% [markdown]
-# A curve that is flat, steps up between 8 and 10 and is flat again is a decision made in layer 0: at most, nine lies between. A
-# curve that rises slowly, or that is not monotonic, leaves a part of the decision to layer 1.
+# A curve that is flat, steps up between 8 and 11 and is flat again is a decision made in layer 0, with nine and ten in between.
+# A curve that rises slowly leaves a part of the decision to layer 1, which can draw its line anywhere on the way. In this model
+# the tens' curve is of the first kind, the other two of the second.
 
 # %% [markdown]
 # ### Does the message cause the carry? One direction (optional)
@@ -1338,9 +1346,14 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# Read the bars of one place from left to right. If the carry's *one* direction out of 48 does nearly what all of layer 0 at
-# this position does, and the other 47 do little, the message there is that direction. Where one direction does much less than
-# the whole, the message is spread over more than one. The random direction and the same-carry swap are the controls.
+# Read the bars of one place from left to right. If the carry's *one* direction out of 48 does what all of layer 0 at this
+# position does, and the other 47 do nothing, the message there **is** that direction: so it is for the thousands and the tens
+# of this model. The random direction and the same-carry swap are the controls.
+#
+# For the hundreds one direction does less than half, and the rest does as much. And the first bar is above the second: the
+# whole stream at that position says more than what layer 0 wrote there. Its position is not "=" but a **digit of `b`**, one of
+# the two that decide; its embedding is in the stream, where no swap of a head can move it. So there the carry is not ready
+# after layer 0: layer 1 finds a digit and a message about the other one, and has to put them together.
 
 # %% [markdown]
 # ## 5 · From the message to the digit
@@ -1389,9 +1402,9 @@ for head in range(model.cfg.n_heads):
 
 # %% [markdown]
 # Where a curve repeats itself after ten (compare 0 to 8 with 10 to 18), and the two printed shares are close, the *attention*
-# already depends on the digit of the sum, not on the sum: **the softmax of layer 1 counts modulo ten**. What it attends to can
-# then stay the same for all sums. Does that matter for the answer? Swap the attention of layer 1, or the values, or both, with
-# those of another sum with other units (the answer should stay, or follow the other sum):
+# already depends on the digit of the sum, not on the sum: **the softmax of that head counts modulo ten**. In this model head
+# 1.1 does so nearly perfectly, the others in part. Does that matter for the answer? Swap the attention of layer 1, or the
+# values, or both, with those of another sum with other units (the answer should stay, or follow the other sum):
 
 # %%
 some = task.make_data(600, seed=8)
@@ -1425,9 +1438,9 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# Values are swapped at the answer position only, attention along its whole row. Compare the first two pairs of bars: the one
-# that follows the other sum more carries more of the answer. Where neither does alone what both do together, the sum is in
-# both.
+# (Only sums whose units differ are counted. For the values, those of all positions are the other sum's; attention along its row
+# from position 12.) In this model neither swap alone does what both do together: the answer needs attention **and** values of
+# one and the same sum.
 
 # %% [markdown]
 # ### A carry through a nine (optional)
@@ -1473,9 +1486,9 @@ for place in (0, 1):
     )
 
 # %% [markdown]
-# The same site, or another? If it is the same, that head has looked at two columns at once; if it is the site of the next
-# place, layer 1 picks between two messages. For the thousands, the scores by column tell whether the head looks further than
-# the next column:
+# The same site, or another? Where it is the same (the thousands), that head must have looked at two columns at once. Where it
+# is the site that holds the carry of the next place (the hundreds: position 8 instead of 7), layer 1 picks between two
+# messages. For the thousands, the scores by column tell how far the head looks:
 
 # %%
 layer, head, position = SITES[0]
@@ -1520,9 +1533,17 @@ straight = torch.corrcoef(torch.stack([pushes["hundreds"], torch.arange(10.0)]))
 print(f"correlation of a hundreds digit with its push: {straight:.3f}")
 
 # %% [markdown]
-# Decimal places weigh ten times as much from one to the next. A head that does the same (factors near ten) computes the carry
-# through all the lower columns in one softmax: the hundreds decide, unless they cancel; then the tens do. The further a column
-# is, the smaller its weight, and the noise of the larger ones has to cancel exactly. That is where to look for mistakes.
+# In a decimal number each place weighs ten times as much as the next. **So do the columns in this softmax**, nearly (the
+# printed factors). And what a digit adds to the numerator, $e^{\text{score}}$ times vote, rises almost in a straight line from
+# 0 to 9, with the zero in the middle. So the numerator of this head's message is about
+#
+# $$100\,(a_1 + b_1 - 9) + 10\,(a_2 + b_2 - 9) + (a_3 + b_3 - 9)$$
+#
+# and its sign is exactly the question whether a carry comes into the thousands. The denominator is positive and does not change
+# the sign. At the units' site the valley is so deep that one of two digits takes nearly everything; here it is shallow, and the
+# softmax *adds*. One head, two uses. The price: the further a column is, the smaller its weight, and with two nines the large
+# terms have to cancel exactly for a small one to be heard. That is where to look for mistakes. (The straight line and the
+# factors are of this model's weights and scores; other seeds need not have them.)
 
 # %% [markdown]
 # ### The logits, path by path (optional)
@@ -1647,9 +1668,9 @@ plotting.heatmap(
 ).show()
 
 # %% [markdown]
-# Layer 1 writes the answer, directly almost nothing comes. Which path a head of layer 1 uses differs by place. Means over sums
-# hide much here: a path that pushes towards 3 in one sum and towards 8 in another has a mean near zero. On a circle one can see
-# both.
+# Layer 1 writes the answer; little comes directly. Which path a head of layer 1 uses differs by place. The long bars for the
+# standard deviation say that means hide much here: a path that pushes towards the right digit in one sum pushes away from it in
+# another. On a circle one can see both.
 
 # %% [markdown]
 # ### Exercise 17 · `to_circle` (optional)
@@ -1724,9 +1745,9 @@ for head in range(n_heads):
 plotting.bar(
     PLACES,
     {name: share.mean(0) for name, share in single.items()} | {"all paths": cosine.mean(0)},
-    title=f"How well one head's arrow points at the right digit (cosine, mean over 500 sums, frequency {frequency})",
+    title="How well one head's arrow points at the right digit (mean over 500 sums)",
     x="place",
-    y="cosine",
+    y=f"cosine (frequency {frequency})",
 ).show()
 
 # %% [markdown]
@@ -1859,10 +1880,10 @@ for name, mask in {
     )
 
 # %% [markdown]
-# The first and third rows are valid sums **in** the training distribution; training had few of the third kind (one in a
-# hundred). The last row is **outside**: the task is the same, but no training sum looked like that. A mistake there says that
-# the model did not learn "addition", and little about *how* it adds; a mistake in the third row says something about the
-# mechanism.
+# The first three rows are valid sums **in** the training distribution; training had few of the third kind (one in a hundred).
+# The last row is **outside**: the task is the same, but no training sum looked like that. A mistake there says that the model
+# did not learn "addition", and little about *how* it adds; a mistake in the third row says something about the mechanism: it is
+# the message that cannot be heard behind two nines.
 
 # %% [markdown]
 # ### Exercise 19 · `counterexamples` (core)
@@ -2038,7 +2059,7 @@ print("added by search:", others)
 #
 # The sums are hard ones; in half of them the model gets a digit wrong. Your score is the mean of two agreements with the
 # model's digits, one over the digits that it gets right, one over those that it gets wrong. The perfect algorithm scores 0.50.
-# **0.65** passes; the check also counts your numbers.
+# **0.65** passes, with **at most 10,000 numbers** (the model has 30,300: a copy explains nothing).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -2190,19 +2211,22 @@ def measure(other):
         "misplaced": [],
     }
     for place in range(3):
-        pairs = tuple(task.SumData(sums.tokens[:150]) for sums in PAIRS[place])
-        table = turned(other, place, pairs)
+        base, source = [task.SumData(sums.tokens[:100]) for sums in PAIRS[place]]
+        _, theirs = other.run_with_cache(source.tokens)
+        table = torch.zeros(other.cfg.n_heads, 10 + place)
+        for head in range(other.cfg.n_heads):
+            for position in range(10 + place):
+                here = {"heads": [head], "positions": [position]}
+                with patch(other, "result", 0, theirs["result", 0], **here):
+                    answers = other(base.tokens)[:, 9 + place].argmax(-1)
+                table[head, position] = (answers == source.labels[:, place]).float().mean()
         head, position = divmod(int(table.argmax()), table.shape[1])
         found["site"].append(f"0.{head} at {position}")
         found["one site"].append(table.max())
-        base, source = (sums.tokens[:150] for sums in CONTROLS[place])
-        before = task.answer_logits(other(base))[:, place].argmax(-1)
-        after = swap(other, (0, head), position, base, source)[:, place].argmax(-1)
+        same, as_well = (sums.tokens[:100] for sums in CONTROLS[place])
+        before = task.answer_logits(other(same))[:, place].argmax(-1)
+        after = swap(other, (0, head), position, same, as_well)[:, place].argmax(-1)
         found["control"].append((after != before).float().mean())
-        base, source = pairs
-        _, theirs = other.run_with_cache(
-            source.tokens, names_filter=["blocks.0.attn.hook_result"]
-        )
         with patch(other, "result", 0, theirs["result", 0], positions=[position]):
             answers = task.answer_logits(other(base.tokens))[:, place].argmax(-1)
         found["all heads"].append((answers == source.labels[:, place]).float().mean())
@@ -2291,27 +2315,32 @@ for name, found in measured.items():
     print(f"{name}: carry into the thousands, hundreds, tens: {'; '.join(found['site'])}")
 
 # %% [markdown]
-# Read each figure by rows and ask what all rows have in common. The site's *position* is of this kind or that, the head's
-# number is an accident of the seed. Where "one site" is low but "all heads there" is high, heads at the same position share the
-# message. A small number of misplaced pairs means that the trick of section 4, one digit further from the middle deciding, is
-# enough for that site; a large one, that this site does not decide on these two digits alone.
+# Read each figure by rows, and ask what all rows have in common. The number of the head is an accident of the seed. Where "one
+# site" is low but "all heads there" is high, several heads at that position share the message (and a control that changes
+# digits says that such a site carries more than the carry). A number of misplaced pairs near 0 means that the trick of section
+# 4 is enough for that site: the digit further from the middle decides. A large one means that the site does not decide on these
+# two digits alone. The last figure is about the mistakes: which columns are low in all models?
 
 # %% [markdown]
 # ## 9 · What we know, and how well
 #
-# How does it add? **Layer 0 brings the two digits of a column to its answer position, and decides on carries.** For each place,
-# a head at one position attends, of the two digits to the right, to the one further from the middle, and writes whether it is
-# high or low: that is the carry. **Layer 1 turns both into a digit**: its attention depends on the sum modulo ten, its heads'
-# arrows add up on circles, and `W_U` reads the circles.
+# How does it add, and where does it keep the carry? **Layer 0 brings the two digits of a column to its answer position, and
+# decides on carries.** In the lesson's model one head does the second: at three positions, one a carry. It attends more to
+# digits far from the middle, and writes whether they are high or low. For the tens, the more extreme of two digits decides; for
+# the thousands, the softmax adds up three columns with weights of about 100 to 10 to 1; for the hundreds, a part of the work is
+# left to layer 1. **Layer 1 turns sum and message into a digit**: its attention depends on the sum modulo ten (nearly perfectly
+# in one head), its heads' arrows add up on circles, and `W_U` reads the circles.
 #
 # | claim | evidence | strength | what would refute it |
 # |---|---|---|---|
 # | At the output a digit is a point on one or two circles | frequency shares beside a random matrix; accuracy with only these frequencies kept | strong (weights, and an intervention on the unembedding) | another frequency that the accuracy needs |
 # | Heads of layer 0 bring each column to its answer position | attention by column; cost of ablating values, place by place | strong for the values (intervention), by head and place | a place whose digit stays right without them |
-# | The carry into each place is in one site | swap of one site turns the digit, a swap with the same carry does not; next best site as a second control | strong (intervention with controls), where the share is high | digits that stay when the site is swapped; controls that change |
-# | There it is one direction | interchange of one direction, of all the others, and of a random one | strong where one direction does what the whole does; see the figure, by place | the other 47 directions turn as many |
-# | The head decides by the digit further from 4.5 | scores and votes from the weights draw the line between nine and ten | strong for the site with 0 misplaced pairs (weights, compared with the run) | pairs on the wrong side of the line |
-# | Layer 1's softmax counts modulo ten | attention explained by the sum modulo ten; swaps of attention and of values | correlation, and an intervention that says how much of the answer goes through attention | attention that tells 3 from 13 |
+# | The carry into the thousands and the tens is in one site each | swap of one site turns the digit, a swap with the same carry does not; next best site as a second control | strong (intervention with controls) | digits that stay when the site is swapped; controls that change |
+# | The carry into the hundreds is mainly at one site, and not all of it | the same, with a lower share; more with the whole stream there; through a nine another site | the incompleteness is as well shown as the site | a single direction that does it all |
+# | For thousands and tens it is one direction | interchange of one direction, of the 47 others, and of a random one | strong (intervention with controls) | the other 47 directions turn as many |
+# | For the tens, the head decides by the digit further from 4.5 | scores and votes from the weights draw the line between nine and ten for all 100 pairs; the run agrees | strong (weights, compared with the run) | pairs on the wrong side of the line |
+# | For the thousands, it adds three columns with decimal weights | scores by column; exp(score) times vote nearly straight; swaps through a nine; failure at two nines | weights, and a prediction that came true; no intervention on the weights of columns | a model with other factors that does as well with two nines |
+# | A softmax of layer 1 counts modulo ten | attention explained by the sum modulo ten, by head; swaps of attention and of values | correlation; the swaps show only that attention is needed, with the values | attention of that head that tells 3 from 13 |
 # | The mistakes follow from the mechanism | nines are hard, and the explanation predicts right and wrong digits | strong (prediction on sums chosen without it) | a score near one half |
 #
 # A **probe** is missing from the table on purpose: it also finds the carry in a model with random weights.
@@ -2319,9 +2348,9 @@ for name, found in measured.items():
 # **Not understood.** How layer 1 reads the message: which part is attention that moves, which part a value that is added, and
 # why it is put together so differently for each head. How exactly the circle of the sum comes about from two digits (the values
 # of the heads of layer 0 lie on a circle, too; the step from two points to the point of their sum is where the attention of
-# both layers works together, and we have not written it down as a formula). Why the carry of the hundreds is kept where it is.
-# What decides between one head for a carry and several. And what a model does with leading digits that it has never seen is a
-# table, not an explanation.
+# both layers works together, and we have not written it down as a formula). Why the carry of the hundreds is decided in two
+# steps. What decides between one head for a carry and several. And what a model does with leading digits that it has never seen
+# is a table, not an explanation.
 #
 # **Corrections to the write-up.** Its test for a carry counts digits that overflow themselves (exercise 8); its figures by
 # place mix the two. It names dimension 39 where it means 37. It halves two embeddings when it reads the layer-0 patterns off
