@@ -1,7 +1,6 @@
 """The checks of lesson 04's middle part: where the carry is, how it is made, and whether it is used."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from transformer_lens.utilities import get_act_name
 
 from exercises_utils import hooks
-from exercises_utils.checking import Case, Check, Question
+from exercises_utils.checking import Case, Check, Fresh, Question
 from exercises_utils.sum_of_two_numbers import task
 from exercises_utils.sum_of_two_numbers.checks_setup import (
     LESSON,
@@ -23,6 +22,7 @@ from exercises_utils.sum_of_two_numbers.checks_setup import (
     best_carry_site,
     carry_pairs,
     flip_rates,
+    later,
     lesson_model,
     recorded,
     some_tokens,
@@ -165,10 +165,10 @@ def _place_costs_cases() -> list[Case]:
         heads = [(layer, head) for layer in range(right.shape[0]) for head in range(right.shape[1])]
 
         # Many forward passes each: made only for an answer that is wrong.
-        def instead(a: str, h: str, model: Any = model, tokens: Tensor = tokens) -> Callable[[], Tensor]:
-            return partial(_place_costs, model, tokens, a, h)
+        def instead(a: str, h: str, fresh: Fresh = fresh, tokens: Tensor = tokens) -> Callable[[], Tensor]:
+            return later(fresh, _place_costs, tokens, a, h)
 
-        given = (model, tokens, activation, how)
+        given = (tokens, activation, how)
         all_of_layer = {one: [other for other in heads if other[0] == one[0]] for one in heads}
         all_before = {one: [other for other in heads if other <= one] for one in heads}
         mistakes: dict[str, Any] = {
@@ -180,14 +180,14 @@ def _place_costs_cases() -> list[Case]:
             "Nothing is ablated: every loss is compared with itself. The loss before is computed outside the `with` "
             "block, the loss after inside it.": torch.zeros_like(right),
             "Layers and heads are swapped: layers come first.": right.transpose(0, 1),
-            "The logits are read one position too late: the thousands are predicted at position 9.": partial(
-                _shifted_costs, *given, 1, 0
+            "The logits are read one position too late: the thousands are predicted at position 9.": later(
+                fresh, _shifted_costs, *given, 1, 0
             ),
-            "The logits are read one position too early: the thousands are predicted at position 9.": partial(
-                _shifted_costs, *given, -1, 0
+            "The logits are read one position too early: the thousands are predicted at position 9.": later(
+                fresh, _shifted_costs, *given, -1, 0
             ),
-            "The targets are off by one: the digit that position 9 + i predicts is the token at 10 + i.": partial(
-                _shifted_costs, *given, 0, -1
+            "The targets are off by one: the digit that position 9 + i predicts is the token at 10 + i.": later(
+                fresh, _shifted_costs, *given, 0, -1
             ),
             **{
                 f"This is always {one} ablation; pass the argument `how` on.": instead(activation, one)
@@ -199,11 +199,11 @@ def _place_costs_cases() -> list[Case]:
                 )
                 for one in "qkvz"
             },
-            "All heads of the layer are ablated at once; ablate one head at a time.": partial(
-                _costs_of_groups, *given, all_of_layer
+            "All heads of the layer are ablated at once; ablate one head at a time.": later(
+                fresh, _costs_of_groups, *given, all_of_layer
             ),
-            "The heads before are still ablated; ablate one head at a time, from a fresh list.": partial(
-                _costs_of_groups, *given, all_before
+            "The heads before are still ablated; ablate one head at a time, from a fresh list.": later(
+                fresh, _costs_of_groups, *given, all_before
             ),
         }
         cases.append(
@@ -298,20 +298,20 @@ def _swap_site_cases() -> list[Case]:
             positions: Sequence[int] | None = None,
             add: str = "difference",
             read: range = range(9, 13),
-            given: tuple[Any, Head, int, Tensor, Tensor] = (model, head, position, base, source),
+            given: tuple[Any, ...] = (fresh, _other_swap, head, position, base, source),
         ) -> Callable[[], Tensor]:
-            return partial(_other_swap, *given, heads, positions, add, read)
+            return later(*given, heads, positions, add, read)
 
         all_heads = range(model.cfg.n_heads)
         others = [other for other in all_heads if other != index]
         mistakes: dict[str, Any] = {
             "Nothing was swapped: these are the logits on `base`. Does the forward pass stand inside the `with` block, "
             "and does the activation come from `source`?": logits[:, 9:13],
-            "These are the logits on `source`; run `base` inside the block.": partial(
-                answer_logits, model, source
+            "These are the logits on `source`; run `base` inside the block.": later(
+                fresh, answer_logits, source
             ),
-            "The two runs are exchanged: run `base`, and take the activation from `source`.": partial(
-                _swap_site, model, head, position, source, base
+            "The two runs are exchanged: run `base`, and take the activation from `source`.": later(
+                fresh, _swap_site, head, position, source, base
             ),
             "The head's output was swapped at all positions; swap it at `position` only (`positions=[position]`).": (
                 other_swap(positions=everywhere)
@@ -320,11 +320,11 @@ def _swap_site_cases() -> list[Case]:
             "All heads and all positions of the layer were swapped; swap one head at one position.": other_swap(
                 all_heads, everywhere
             ),
-            "Another layer's head was swapped: `head` is (layer, head).": partial(
-                _swap_site, model, (1 if layer == 0 else 0, index), position, base, source
+            "Another layer's head was swapped: `head` is (layer, head).": later(
+                fresh, _swap_site, (1 if layer == 0 else 0, index), position, base, source
             ),
-            "It is always layer 0 that is swapped; take the layer from `head`.": partial(
-                _swap_site, model, (0, index), position, base, source
+            "It is always layer 0 that is swapped; take the layer from `head`.": later(
+                fresh, _swap_site, (0, index), position, base, source
             ),
             "The other heads were swapped and this one kept.": other_swap(others),
             "The mean over sequences was put in; each sequence gets its own source's.": other_swap(
@@ -347,11 +347,11 @@ def _swap_site_cases() -> list[Case]:
             "Only the ten digits are there; return the logits of all tokens.": right[..., :10],
             "This is the difference from the untouched run; return the logits themselves.": right
             - logits[:, 9:13],
-            'The whole pattern was swapped, not what the head writes: `activation` is "z" or "result".': partial(
-                _patched, model, base, source, head, "pattern", position
+            'The whole pattern was swapped, not what the head writes: `activation` is "z" or "result".': later(
+                fresh, _patched, base, source, head, "pattern", position
             ),
-            "The values `v` were swapped; swap what the head writes, `z` or `result`.": partial(
-                _patched, model, base, source, head, "v", position
+            "The values `v` were swapped; swap what the head writes, `z` or `result`.": later(
+                fresh, _patched, base, source, head, "v", position
             ),
         }
         cases.append(
@@ -845,19 +845,17 @@ def _interchange_cases() -> list[Case]:
         given = full[:, position]
 
         def instead(
-            keep: Tensor,
-            add: Tensor,
-            where: tuple[Any, str, int, Tensor] = (model, hook_name, position, base),
+            keep: Tensor, add: Tensor, where: tuple[Any, ...] = (fresh, _edited, hook_name, position, base)
         ) -> Callable[[], Tensor]:
             """The base's activation times one matrix, plus something."""
-            return partial(_edited, *where, lambda x: x @ keep + add)
+            return later(*where, lambda x: x @ keep + add)
 
         logits = model(base)
         mistakes: dict[str, Any] = {
             "Nothing is changed: these are the logits on `base`.": logits[:, 9:13],
-            "These are the logits on `source`; run `base`.": partial(answer_logits, model, source),
-            "The two runs are exchanged: `base` is run, with the coordinates of `source`.": partial(
-                _interchange, model, hook_name, position, basis, source, base
+            "These are the logits on `source`; run `base`.": later(fresh, answer_logits, source),
+            "The two runs are exchanged: `base` is run, with the coordinates of `source`.": later(
+                fresh, _interchange, hook_name, position, basis, source, base
             ),
             "The whole activation was swapped; swap only the coordinates inside `basis`.": instead(
                 0 * everything, given
@@ -877,8 +875,8 @@ def _interchange_cases() -> list[Case]:
             "The mean of the sources was put in; each sequence gets its own source's.": instead(
                 everything - inside, given.mean(0) @ inside
             ),
-            "It was done at every position; do it at `position` only.": partial(
-                _everywhere, model, hook_name, inside, full, base
+            "It was done at every position; do it at `position` only.": later(
+                fresh, _everywhere, hook_name, inside, full, base
             ),
             "These are log-probabilities; return the logits.": right.log_softmax(-1),
             "Only the ten digits are there; return the logits of all tokens.": right[..., :10],

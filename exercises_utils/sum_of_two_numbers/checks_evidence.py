@@ -12,7 +12,7 @@ from torch import Tensor
 from exercises_utils.checking import Output
 from exercises_utils.checkpoints import checkpoint_path
 from exercises_utils.evidence import CircuitScorer, Site
-from exercises_utils.evidence_checks import CircuitCheck, CounterexamplesCheck, ExplanationCheck
+from exercises_utils.evidence_checks import WORTH, CircuitCheck, CounterexamplesCheck, ExplanationCheck
 from exercises_utils.evidence_files import Evidence, load_evidence
 from exercises_utils.models import DEFAULT_INSTANCE, build_model
 from exercises_utils.sum_of_two_numbers import evidence as evidence_task
@@ -111,18 +111,18 @@ class SitesCheck(CircuitCheck):
                 f"{len(sites)} sites are named; name at most {MOST_SITES}. A circuit that is the whole model explains "
                 "nothing."
             )
-        idle = [site for site in sites if site not in set(evidence_task.SITES)]
-        if idle:
-            return (
-                f"{len(idle)} of your sites cannot matter, such as {idle[0]}: the answers are read at positions 9 to "
-                "12, so the last layer matters only there, and nothing looks ahead. Leave them out."
-            )
-        score = self._score_and_losses(sites)[0]
+        score, losses = self._score_and_losses(sites)
         if score < self.needed:
             return (
                 f"With everything else resampled, this circuit of {len(sites)} sites keeps {score:.2f} of what the model "
                 f"can do; {self.needed:.2f} is needed. Which site's work is missing?"
             )
+        for (layer, head), loss in losses.items():
+            if loss < WORTH:
+                return (
+                    f"Without the sites of head {layer}.{head} the circuit keeps {score - loss:.2f} instead of {score:.2f}: "
+                    "leave them out."
+                )
         return None
 
     def _score_and_losses(self, sites: Sequence[Site]) -> tuple[float, dict[Site, float]]:

@@ -35,7 +35,10 @@ class _Run:
             "blocks.1.ln1.hook_scale",
             "ln_final.hook_scale",
         )
-        self.model, self.pattern, self.scale_1, self.scale_final = model, pattern, scale_1, scale_final
+        self.pattern, self.scale_1, self.scale_final = pattern, scale_1, scale_final
+        # Copies: the model may be changed before a wrong value is needed.
+        self.W_OV = (model.W_V[1] @ model.W_O[1]).clone()
+        self.W_U, self.b_U, self.b_O = model.W_U.clone(), model.b_U.clone(), model.b_O.clone()
         embed = model.W_E[tokens]
         position = model.W_pos[: tokens.shape[1]].expand_as(embed)
         self.embed, self.position = embed, position
@@ -54,21 +57,21 @@ class _Run:
         read: int = 9,
     ) -> Float[Tensor, "path sequence token"]:
         """The paths, key position by key position; keywords replace something by what a mistake takes."""
-        model, at = self.model, read + place
+        at = read + place
         early = self.early if early is None else early
         scale_1 = self.scale_1 if scale_1 is None else scale_1
         final = (self.scale_final if scale_final is None else scale_final)[:, at]
         pattern = self.pattern if pattern is None else pattern
-        rows = [part[:, at] / final @ model.W_U for part in early]
-        for late in range(model.cfg.n_heads):
+        rows = [part[:, at] / final @ self.W_U for part in early]
+        for late in range(len(self.W_OV)):
             for part in early:
                 moved = torch.zeros_like(part[:, at])
                 for key in range(pattern.shape[-1]):
                     moved = moved + pattern[:, late, at, key, None] * (part[:, key] / scale_1[:, key])
-                rows.append(moved @ model.W_V[1, late] @ model.W_O[1, late] / final @ model.W_U)
-        rows.append((model.b_O[1] / final) @ model.W_U)
+                rows.append(moved @ self.W_OV[late] / final @ self.W_U)
+        rows.append((self.b_O[1] / final) @ self.W_U)
         if bias:
-            rows.append(model.b_U.expand(len(final), -1))
+            rows.append(self.b_U.expand(len(final), -1))
         return torch.stack(rows)
 
 

@@ -1,6 +1,7 @@
 """What the checks of lesson 04 share: the lesson's model, random models of other shapes, and pairs of sums."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,6 +58,11 @@ def recorded(model: Any, tokens: Tensor, *names: str) -> list[Tensor]:
     with hooks.record(model, *names) as seen:
         model(tokens)
     return [seen[name] for name in names]
+
+
+def later(fresh: Fresh, function: Callable[..., Tensor], *arguments: Any) -> Callable[[], Tensor]:
+    """A wrong value that is computed when it is needed, on the model that the check has then."""
+    return lambda: function(fresh.get(), *arguments)
 
 
 def answer_logits(model: Any, tokens: Tensor) -> Tensor:

@@ -1050,10 +1050,6 @@ def without_layer_one():
     return [site for site in pruned() if site[0] == 0]
 
 
-def sites_that_cannot_matter():
-    return [*pruned()[1:], (1, 0, 3)]
-
-
 def site_that_does_not_exist():
     return [*pruned()[1:], (0, 3, 9)]
 
@@ -1398,7 +1394,6 @@ LESSON = [
             Made(every_site): "name at most",
             Made(one_head_everywhere): "is needed",
             Made(without_layer_one): "is needed",
-            Made(sites_that_cannot_matter): "cannot matter, such as (1, 0, 3)",
             Made(site_that_does_not_exist): "heads 0 to 2",
             Value((0, 1, 9)): "heads (layer, head) or sites",
             Made(mixed): "mixes heads and sites",
