@@ -17,7 +17,7 @@
 #
 # The thousands of a sum are written first, and they depend on a carry that may come all the way from the units. So before the
 # model writes anything it must know whether the digits to the right come to ten or more. You will find what the digits look
-# like at the output, which heads bring them together, the single head and position that hold each carry, and the trick by which
+# like at the output, which heads bring them together, the head and the positions that hold the carries, and the trick by which
 # a softmax decides that two digits come to ten. Then you will use the trick to find sums that the model gets wrong.
 #
 # | | |
@@ -35,6 +35,8 @@
 # ## Setup
 
 # %%
+from contextlib import ExitStack
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -130,8 +132,7 @@ plotting.heatmap(
 # ### Exercise 1 · `fourier_basis` (core)
 # *Difficulty ●●●○○ · 12 minutes*
 #
-# **Why:** ten numbers, one for each digit, are a sum of ten waves. In that basis, a matrix that looks complicated can be two
-# numbers long.
+# **Why:** ten numbers, one for each digit, are a sum of ten waves. In that basis, rows that look complicated can be very short.
 #
 # Return an $n \times n$ matrix whose rows are waves over the columns $x = 0, …, n-1$: a constant, then $\cos\frac{2\pi k x}{n}$
 # and $\sin\frac{2\pi k x}{n}$ for each frequency $k = 1, 2, …$, in this order: const, cos 1, sin 1, cos 2, sin 2, … For even
@@ -250,8 +251,8 @@ print(f"frequencies with more than a tenth: {USED}; together {shares[USED].sum()
 # %% [markdown]
 # **What you should see:** a few bars (two in this model), where a random matrix has all of them. A wave of frequency $k$ has a
 # cosine and a sine, and a cosine and a sine are the two coordinates of a point on a **circle**. So at the output each digit is
-# a point on a circle, for each frequency in use: with frequency $k$, the next digit is $k$ tenths of a turn further. The task
-# counts modulo ten, and on a circle nine is next to zero.
+# a point on a circle, for each frequency in use: with frequency $k$, the next digit is $k$ tenths of a turn further (rows of
+# unequal length stretch the circle to an ellipse). The task counts modulo ten, and on a circle nine is next to zero.
 
 # %%
 coefficients = W_U[ACTIVE] @ BASIS.T
@@ -749,8 +750,8 @@ plotting.heatmap_facets(
 #
 # Whether a place *holds* the carry is a question for an intervention. Take two sums, a **base** and a **source**, with the same
 # digits in column `place` and to the left of it, and other digits to the right, such that a carry comes into `place` in one of
-# them and not in the other. Their answers differ at `place` by one. Now run the base, but take **one activation** from the run
-# on the source. If the base now gives the source's digit, that activation carried the carry.
+# them and not in the other. Their answers differ at `place` by one (modulo ten). Now run the base, but take **one activation**
+# from the run on the source. If the base now gives the source's digit, that activation carried the carry.
 #
 # The control is the same with pairs whose lower digits differ as well but whose carry does not: there, nothing should change.
 
@@ -994,8 +995,8 @@ plotting.heatmap_facets(
 # ### Exercise 12 · `digit_scores` (core)
 # *Difficulty ●●●○○ · 10 minutes*
 #
-# **Why:** the QK circuit with a fixed query. The query at this position hardly depends on the sum, so ten numbers describe the
-# choice.
+# **Why:** the QK circuit with a fixed query. One query, the mean over sums, stands for all of them here (the figure after the
+# next exercise compares with the run): then ten numbers describe the choice.
 #
 # `query` is a query vector of `head` (a head of layer 0), of length `d_head`, bias included. Return the attention score that it
 # gives to each of the ten **digits** as a key, from the digit's embedding alone: `W_E`'s first ten rows, divided by `scale`,
@@ -1070,7 +1071,7 @@ plotting.line_facets(
 # *Difficulty ●●●○○ · 10 minutes*
 #
 # **Why:** this is the whole decision, from twenty numbers read off the weights. If it draws the right line between "carry" and
-# "no carry", the head is explained.
+# "no carry", nothing else is needed there.
 #
 # `scores` and `votes` have one number a digit. Return the table $m(a, b)$ above for all pairs: row $a$, column $b$. The softmax
 # is over these **two** keys only. Any number of digits.
@@ -1418,12 +1419,10 @@ swaps = {
 }
 outcomes = {"keeps its own digit": [], "gives the other sum's digit": []}
 for names in swaps.values():
-    hooks = [patch(model, name, 1, theirs[name, 1], positions=[12]) for name in names]
-    for hook in hooks:
-        hook.__enter__()
-    answers = model(some.tokens)[:, 12].argmax(-1)
-    for hook in reversed(hooks):
-        hook.__exit__(None, None, None)
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(patch(model, name, 1, theirs[name, 1], positions=[12]))
+        answers = model(some.tokens)[:, 12].argmax(-1)
     differ = mine != other_digit
     outcomes["keeps its own digit"].append((answers == mine)[differ].float().mean())
     outcomes["gives the other sum's digit"].append(
@@ -1438,9 +1437,9 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# (Only sums whose units differ are counted. For the values, those of all positions are the other sum's; attention along its row
-# from position 12.) In this model neither swap alone does what both do together: the answer needs attention **and** values of
-# one and the same sum.
+# (Swapped are the values at position 12, and the attention along that position's row. Only sums whose units' digits of the
+# answer differ are counted.) In this model neither swap alone does what both do together: the answer needs attention **and**
+# values of one and the same sum.
 
 # %% [markdown]
 # ### A carry through a nine (optional)
@@ -1485,10 +1484,26 @@ for place in (0, 1):
         f"without the nine it was head 0.{SITES[place][1]} at {SITES[place][2]}"
     )
 
+# %%
+tens_sum = (data.a + data.b)[:, 2]
+for name, mask in {"nine": tens_sum == 9, "anything else": tens_sum != 9}.items():
+    looks = cache["pattern", 1][mask][:, :, 10].mean((0, 1))
+    print(
+        f"tens come to {name}: from the hundreds' answer position, layer 1 attends "
+        + ", ".join(
+            f"{looks[position]:.2f} to position {position}" for _, _, position in SITES[1:]
+        )
+    )
+
 # %% [markdown]
 # The same site, or another? Where it is the same (the thousands), that head must have looked at two columns at once. Where it
-# is the site that holds the carry of the next place (the hundreds: position 8 instead of 7), layer 1 picks between two
-# messages. For the thousands, the scores by column tell how far the head looks:
+# is the site that holds the carry of the next place (the hundreds: position 8 instead of 7), layer 1 has two messages to read.
+#
+# **A hypothesis that failed:** that layer 1 looks at the further message only when the nearer column comes to nine. The printed
+# lines are nearly the same: it attends to both sites in any case, to the nearer one more. Behind a nine the nearer message is
+# near its middle, and the smaller share of the further one can decide.
+#
+# For the thousands, the scores by column tell how far the head looks:
 
 # %%
 layer, head, position = SITES[0]
@@ -1535,7 +1550,7 @@ print(f"correlation of a hundreds digit with its push: {straight:.3f}")
 # %% [markdown]
 # In a decimal number each place weighs ten times as much as the next. **So do the columns in this softmax**, nearly (the
 # printed factors). And what a digit adds to the numerator, $e^{\text{score}}$ times vote, rises almost in a straight line from
-# 0 to 9, with the zero in the middle. So the numerator of this head's message is about
+# 0 to 9, with the zero near the middle (votes are measured from their mean). So the numerator of this head's message is about
 #
 # $$100\,(a_1 + b_1 - 9) + 10\,(a_2 + b_2 - 9) + (a_3 + b_3 - 9)$$
 #
@@ -1819,6 +1834,12 @@ plotting.plane_facets(
     x="cosine",
     y="sine",
 ).show()
+for early in range(n_heads):
+    moved = circuits.ov_output(model, (0, early), model.W_E[:10]).T
+    split = shares_of(moved - moved.mean(1, keepdim=True))
+    print(
+        f"what head 0.{early} moves, by digit: frequency {int(split.argmax())} has {split.max():.2f} of the squares (constant taken off)"
+    )
 print(
     f"share of pairs for which a path's top digit is the digit of the sum: at most {hits.max():.2f}, by chance 0.10"
 )
@@ -2068,13 +2089,13 @@ print("added by search:", others)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# In layer 0 the score of a key depends on the token and the position only, and so does its vote. Tables of both give you the
-# exact message at the three sites.
+# In layer 0, for a given query, the score of a key depends on its token and its position only, and so does its vote. With a
+# mean query, tables of both give you the message at the three sites.
 # </details>
 # <details><summary>Hint 3</summary>
 #
 # Where does layer 1 draw the line? Fit it: run the model on hard sums (`evidence_task.hard_inputs`), see which carry its
-# answers imply, and fit that to the three messages. For leading digits 5 to 9, count what it answers to each pair.
+# answers imply, and fit that to the messages. For leading digits 5 to 9, count what it answers to each pair.
 # </details>
 
 
@@ -2184,11 +2205,11 @@ print(
 )
 
 # %% [markdown] tags=["solution-only"]
-# Layer 0 is read from the weights: what the heads write at three positions, as three tables of scores and votes. All that is
-# left of layer 1 is one fitted line a place: "the answer is $a + b$, plus one if the messages are on this side". (The fit gives
-# the model's mistakes as much weight as all that it gets right, because the score does.) For leading digits that training never
-# had there is no mechanism to read, only a table of what the model says. The figure shows where the story is thin: kinds of
-# sums with a low share in the upper row.
+# Layer 0 is read from the weights (with a mean query): what its heads write at the three positions, as tables of scores and
+# votes. All that is left of layer 1 is one fitted line a place: "the answer is $a + b$, plus one if the messages are on this
+# side". (The fit gives the model's mistakes as much weight as all that it gets right, because the score does.) For leading
+# digits that training never had there is no mechanism to read, only a table of what the model says. The figure shows where the
+# story is thin: kinds of sums with a low share in the upper row.
 
 # %% [markdown]
 # ## 8 · Five models, one recipe (optional)
@@ -2341,16 +2362,16 @@ for name, found in measured.items():
 # | For the tens, the head decides by the digit further from 4.5 | scores and votes from the weights draw the line between nine and ten for all 100 pairs; the run agrees | strong (weights, compared with the run) | pairs on the wrong side of the line |
 # | For the thousands, it adds three columns with decimal weights | scores by column; exp(score) times vote nearly straight; swaps through a nine; failure at two nines | weights, and a prediction that came true; no intervention on the weights of columns | a model with other factors that does as well with two nines |
 # | A softmax of layer 1 counts modulo ten | attention explained by the sum modulo ten, by head; swaps of attention and of values | correlation; the swaps show only that attention is needed, with the values | attention of that head that tells 3 from 13 |
-# | The mistakes follow from the mechanism | nines are hard, and the explanation predicts right and wrong digits | strong (prediction on sums chosen without it) | a score near one half |
+# | The mistakes follow from the mechanism | nines are hard, and the explanation predicts right and wrong digits | good (prediction on sums chosen without it; its readout of layer 1 is fitted to runs) | a score near one half |
 #
 # A **probe** is missing from the table on purpose: it also finds the carry in a model with random weights.
 #
 # **Not understood.** How layer 1 reads the message: which part is attention that moves, which part a value that is added, and
-# why it is put together so differently for each head. How exactly the circle of the sum comes about from two digits (the values
-# of the heads of layer 0 lie on a circle, too; the step from two points to the point of their sum is where the attention of
-# both layers works together, and we have not written it down as a formula). Why the carry of the hundreds is decided in two
-# steps. What decides between one head for a carry and several. And what a model does with leading digits that it has never seen
-# is a table, not an explanation.
+# why it is put together so differently for each head. How exactly the circle of the sum comes about from two digits (what the
+# heads of layer 0 move is mostly of one frequency, too; the step from two points to the point of their sum is where the
+# attention of both layers works together, and we have not written it down as a formula). Why the carry of the hundreds is
+# decided in two steps. What decides between one head for a carry and several. And what a model does with leading digits that it
+# has never seen is a table, not an explanation.
 #
 # **Corrections to the write-up.** Its test for a carry counts digits that overflow themselves (exercise 8); its figures by
 # place mix the two. It names dimension 39 where it means 37. It halves two embeddings when it reads the layer-0 patterns off
