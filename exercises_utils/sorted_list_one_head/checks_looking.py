@@ -14,6 +14,7 @@ from exercises_utils.sorted_list_one_head import task
 from exercises_utils.sorted_list_one_head.checks_models import (
     LARGE,
     LESSON,
+    LOGIT_NOISE,
     MODELS,
     SMALL,
     at_answers,
@@ -208,6 +209,7 @@ def _hidden(name: str, size: int, position: int) -> Case:
         (fresh, tokens, position),
         right,
         axes=("list", "position", "logit"),
+        atol=LOGIT_NOISE * right.abs().max().item(),
         mistakes={
             "Nothing is hidden: these are the model's own logits. Does the hook return the changed scores, and does the "
             "model run with it?": lambda: fresh.get()(tokens),
@@ -302,19 +304,19 @@ what_if_hidden = Question(
     core=False,
     options={
         "a": (
-            "still the smallest number",
+            "the smallest number, as before",
             "the model reads a number at its place and nowhere else: with the place hidden it cannot know it.",
         ),
         "b": (
-            "the second smallest number",
+            "the second smallest",
             "it answers as if the hidden number were not in the list: the smallest that it can still see.",
         ),
         "c": (
-            "the largest number",
+            "the largest",
             "that would take a head that looks for an extreme; this one goes upwards from the number before.",
         ),
         "d": (
-            "any number, without a rule",
+            "this or that; there is no rule",
             "nine of the ten numbers are still seen, and they are sorted as before.",
         ),
     },

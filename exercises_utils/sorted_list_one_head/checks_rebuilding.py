@@ -12,6 +12,7 @@ from exercises_utils.checking import Case, Check
 from exercises_utils.sorted_list_one_head import task
 from exercises_utils.sorted_list_one_head.checks_models import (
     LESSON,
+    LOGIT_NOISE,
     MODELS,
     SMALL,
     at_answers,
@@ -162,8 +163,9 @@ def _rebuilt_logits_cases() -> list[Case]:
     axes = ("list", "position", "logit")
     tables = {name: table.clone() for name, table in tables_of(model).items()}
     mistakes = _rebuilt_mistakes(tables, tokens, model.cfg.d_head**0.5)
-    # The model's own logits: they are hundreds, so float noise is, too, larger than elsewhere.
-    cases.append(Case(LESSON, (tables, tokens), model(tokens), axes=axes, mistakes=mistakes, rtol=2e-4))
+    logits = model(tokens)
+    noise = LOGIT_NOISE * logits.abs().max().item()
+    cases.append(Case(LESSON, (tables, tokens), logits, axes=axes, mistakes=mistakes, atol=noise))
     for n_tokens, n_ctx, n_out, seed in ((13, 9, 7, 0), (6, 12, 10, 1)):
         tables = _random_tables(n_tokens, n_ctx, n_out, seed)
         tokens = torch.randint(n_tokens, (5, n_ctx), generator=torch.Generator().manual_seed(seed))

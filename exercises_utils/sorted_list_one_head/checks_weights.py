@@ -425,19 +425,19 @@ what_is_wrong_with_062 = Question(
     core=False,
     options={
         "a": (
-            "the count of 31: without 1/sqrt(d_head) other keys win",
+            "without 1/sqrt(d_head) other keys come out on top, so that 31 is a wrong count",
             "a positive factor changes no argmax: the count is the same with it.",
         ),
         "b": (
-            "the count is right, the 50 is not: 49 has no successor",
+            "31 is right and 50 is not, because 49 has no successor; and what the missing root changes is something else",
             "31 of the 49 numbers that have one: 0.63. The missing 1/sqrt(d_head) changes no argmax, but every softmax.",
         ),
         "c": (
-            "the argmax: it must be taken over the queries",
+            "the argmax has to be taken over the queries",
             "the question is which key a query scores highest, so the argmax runs over keys, the last axis.",
         ),
         "d": (
-            "the rows left out: BOS and MID belong in the count",
+            "BOS and MID belong to the count: 31 of 52",
             "they are no numbers, so there is no token + 1 for them.",
         ),
     },

@@ -46,8 +46,7 @@ class TermScorer(Scorer):
         self.model, self.tokens, self.metric, self.chance = model, tokens, metric, chance
         self._terms = score_terms(model, tokens)
         self._known: dict[tuple[Site, ...], float] = {}
-        own = float(self.values([ALL_TERMS])[0])
-        self.trained = self._above_chance(own if trained is None else trained)
+        self.trained = self._above_chance(self._value(ALL_TERMS) if trained is None else trained)
 
     @property
     def all_members(self) -> tuple[Site, ...]:
