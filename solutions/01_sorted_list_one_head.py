@@ -1330,8 +1330,8 @@ plotting.heatmap(
         ]
     ),
     title="Right answers with some of the four terms",
-    x="kept of the terms for places",
-    y="… for numbers",
+    x="kept: terms for places",
+    y="kept: for numbers",
     unit="share right",
     x_labels=list(places_told),
     y_labels=list(numbers_told),
@@ -1664,9 +1664,10 @@ PLACES_OF = {
     "a larger number": lambda x, last, right: x > right,
 }
 stuck, starved = failures()
-print(
-    f"stuck after three copies: {int(stuck.sum())}   wrong across a gap: {int(starved.sum())}"
-)
+_, _, _, count = steps(three)
+after_three = (count == 3) & (three.labels.diff(dim=-1) > 0)
+print(f"stuck, of all answers after three copies: {stuck.sum() / after_three.sum():.3f}")
+print(f"wrong, of all answers across a gap:       {starved.sum() / across_gap.sum():.3f}")
 untouched = [
     mended(of, failing, 0.0, PLACES_OF["the right number"])
     for of, failing in ((three, stuck), (gaps, starved))
@@ -1763,12 +1764,12 @@ plotting.strip(
     y="margin: best wrong minus right logit",
     reference_lines={"above this line the model is fooled": 0.0},
 ).show()
-print(f"random lists that fool the model: {int((by_chance > 0).sum())} of {len(by_chance)}")
+print(
+    f"share of the random lists that fool the model: {(by_chance > 0).float().mean():.3f}"
+)
 
 # %% tags=["solution-only"]
-print(
-    f"three copies and the successor: {int(fooled.sum())} of {len(fooled)} fool the model"
-)
+print(f"three copies and the successor: {fooled.float().mean():.2f} fool the model")
 
 # %% [markdown] tags=["solution-only"]
 # Built from the mechanism, most lists fool the model; of random lists a few in a hundred do. Nothing about them is exotic: they are valid lists, and
@@ -2059,7 +2060,7 @@ plotting.heatmap(
 # | Nothing is missing from the eight tables | logits rebuilt from them: in 32 bits the difference is about a millionth of the largest logit, in 64 bits it is 0.0000 | exact (identity) | a difference that does not go away in 64 bits |
 # | The model uses what `MID` sees of the list | the place of the smallest number hidden: the second smallest is answered | strong (intervention) | an answer that stays |
 # | It does not look at what it has printed | the sorted part hidden: the same accuracy to about a thousandth | strong (intervention) | accuracy that falls |
-# | "It attends to the right number and copies it" is not how it works | the number with most attention is right in about 0.72 of the answers; tips alone give about 0.71; every OV row has its own number on top all the same | strong (first by observation, second by an edit of the tables) | a copier that is right where the model is |
+# | "It attends to the right number and copies it" is not how it works | the number with most attention is right in about 0.7 of the answers; tips alone give about as many; every OV row has its own number on top all the same | strong (first by observation, second by an edit of the tables) | a copier that is right where the model is |
 # | Ramps find the neighbourhood, tips choose the number | tables without tips: few right, nearly all off by one at most; tips without ramps: more than a quarter wrong | strong (intervention on the rebuilt model) | tables without tips that are far off |
 # | All four score terms are needed | each dropped, and replaced by its mean or another list's (`position→position` is the same for all lists: only dropping tests it) | strong (intervention) | a subset of three that gives the model |
 # | `token→position` matters through `BOS` and `MID` | it is level over the list (weights); hiding either costs most answers | observation and intervention, but not on this term at these keys alone | a change of the term at those two keys alone without effect |
