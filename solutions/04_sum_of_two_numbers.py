@@ -438,9 +438,9 @@ for name, pair in {"first and second": U[:, :2], "third and fourth": U[:, 2:4]}.
     )
 
 # %% [markdown]
-# A pair of components in which one frequency has nearly all the squares is a circle with the digits in a regular order. Where a
-# pair mixes two frequencies the picture is a tangle: singular vectors are ordered by size, not by meaning. The Fourier basis,
-# which knows that digits are counted modulo ten, gives the cleaner picture.
+# A pair of components in which one frequency has nearly all the squares is a circle with the digits in a regular order. The
+# more a pair mixes two frequencies, the less regular it is: singular vectors are ordered by size, not by meaning. The Fourier
+# basis, which knows that digits are counted modulo ten, gives the cleaner picture.
 
 # %% [markdown]
 # ## 2 · Who brings the digits together?
@@ -1513,6 +1513,9 @@ one_each = (
 )  # (digit, position, d_model)
 one_each = one_each / (one_each.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
 vote_of = (one_each @ model.W_V[layer, head] @ model.W_O[layer, head]) @ DIRECTIONS[0]
+# Measure votes from the message of the sums whose hundreds come to nine: neither yes nor no.
+written = cache["result", layer][:, position, head] @ DIRECTIONS[0]
+neutral = written[(data.a + data.b)[:, 1] == 9].mean()
 by_column, pushes = {}, {}
 for column in (1, 2, 3):
     reachable = [p for p in (column, column + 5) if p <= position]
@@ -1522,7 +1525,7 @@ for column in (1, 2, 3):
             for digit in range(10)
         ]
     )
-    votes = vote_of[:, reachable].mean(1) - vote_of.mean()
+    votes = vote_of[:, reachable].mean(1) - neutral
     pushes[PLACES[column]] = by_column[PLACES[column]].exp() * votes
 plotting.line(
     by_column,
@@ -1549,16 +1552,17 @@ print(f"correlation of a hundreds digit with its push: {straight:.3f}")
 
 # %% [markdown]
 # In a decimal number each place weighs ten times as much as the next. **So do the columns in this softmax**, nearly (the
-# printed factors). And what a digit adds to the numerator, $e^{\text{score}}$ times vote, rises almost in a straight line from
-# 0 to 9, with the zero near the middle (votes are measured from their mean). So the numerator of this head's message is about
+# printed factors). And what a digit adds to the numerator, $e^{\text{score}}$ times vote, rises in a straight line from 0 to 9
+# and crosses zero between 4 and 5 (votes are measured from the mean message of hundreds that come to nine). So the numerator of
+# this head's message is about
 #
 # $$100\,(a_1 + b_1 - 9) + 10\,(a_2 + b_2 - 9) + (a_3 + b_3 - 9)$$
 #
 # and its sign is exactly the question whether a carry comes into the thousands. The denominator is positive and does not change
 # the sign. At the units' site the valley is so deep that one of two digits takes nearly everything; here it is shallow, and the
 # softmax *adds*. One head, two uses. The price: the further a column is, the smaller its weight, and with two nines the large
-# terms have to cancel exactly for a small one to be heard. That is where to look for mistakes. (The straight line and the
-# factors are of this model's weights and scores; other seeds need not have them.)
+# terms have to cancel exactly for a small one to be heard. That is where to look for mistakes. (The factors are this model's:
+# section 8 prints those of other seeds.)
 
 # %% [markdown]
 # ### The logits, path by path (optional)
@@ -2261,6 +2265,10 @@ def measure(other):
         # The best line through the message, wherever layer 1 may draw it.
         wrong = [((message > line) != overflow).sum() for line in message.flatten() - 1e-6]
         found["misplaced"].append(torch.stack(wrong).min())
+    head, position = (int(part.split(".")[-1]) for part in found["site"][0].split(" at "))
+    looks = seen["attn_scores", 0][:, head, position]
+    hundreds, tens = looks[:, [1, 6]].mean(), looks[:, [2, 7]].mean()
+    found["factor"] = (hundreds - tens).exp()
     found["hard"] = torch.stack(
         [
             task.correct(other(sums.tokens[:1000]), task.SumData(sums.tokens[:1000]))
@@ -2333,14 +2341,18 @@ plotting.heatmap(
     text=True,
 ).show()
 for name, found in measured.items():
-    print(f"{name}: carry into the thousands, hundreds, tens: {'; '.join(found['site'])}")
+    print(
+        f"{name}: carry into the thousands, hundreds, tens: {'; '.join(found['site'])}; at the first, "
+        f"a digit of the hundreds weighs {found['factor']:.0f} times as much as one of the tens"
+    )
 
 # %% [markdown]
 # Read each figure by rows, and ask what all rows have in common. The number of the head is an accident of the seed. Where "one
 # site" is low but "all heads there" is high, several heads at that position share the message (and a control that changes
 # digits says that such a site carries more than the carry). A number of misplaced pairs near 0 means that the trick of section
 # 4 is enough for that site: the digit further from the middle decides. A large one means that the site does not decide on these
-# two digits alone. The last figure is about the mistakes: which columns are low in all models?
+# two digits alone. The last figure is about the mistakes: which columns are low in all models? And the printed factors say that
+# weights of about ten to one are not what training always finds.
 
 # %% [markdown]
 # ## 9 · What we know, and how well
@@ -2360,7 +2372,7 @@ for name, found in measured.items():
 # | The carry into the hundreds is mainly at one site, and not all of it | the same, with a lower share; more with the whole stream there; through a nine another site | the incompleteness is as well shown as the site | a single direction that does it all |
 # | For thousands and tens it is one direction | interchange of one direction, of the 47 others, and of a random one | strong (intervention with controls) | the other 47 directions turn as many |
 # | For the tens, the head decides by the digit further from 4.5 | scores and votes from the weights draw the line between nine and ten for all 100 pairs; the run agrees | strong (weights, compared with the run) | pairs on the wrong side of the line |
-# | For the thousands, it adds three columns with decimal weights | scores by column; exp(score) times vote nearly straight; swaps through a nine; failure at two nines | weights, and a prediction that came true; no intervention on the weights of columns | a model with other factors that does as well with two nines |
+# | For the thousands, it adds three columns with decimal weights | scores by column; exp(score) times vote a straight line; swaps through a nine; failure at two nines | weights, and a prediction that came true; no intervention on the weights of columns | a model with other factors that does as well with two nines |
 # | A softmax of layer 1 counts modulo ten | attention explained by the sum modulo ten, by head; swaps of attention and of values | correlation; the swaps show only that attention is needed, with the values | attention of that head that tells 3 from 13 |
 # | The mistakes follow from the mechanism | nines are hard, and the explanation predicts right and wrong digits | good (prediction on sums chosen without it; its readout of layer 1 is fitted to runs) | a score near one half |
 #
