@@ -321,14 +321,14 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# Nothing but the attention to one place was changed, and the answer moves on by one number. So what `MID` answers depends on what it
-# *sees* of the list, wherever that stands. This is an intervention: it supports "the model uses this attention", where a
-# picture of a pattern supports only "this could be used".
+# Nothing but the attention to one place was changed, and the answer moves on by one number. So what `MID` answers
+# depends on what it *sees* of the list, wherever that stands. This is an intervention: it supports "the model uses this
+# attention", where a picture of a pattern supports only "this could be used".
 #
-# **Factored matrices.** A head's four matrices only ever act in pairs: $W_{QK} = W_Q W_K^T$ decides where it looks, $W_{OV} = W_V
-# W_O$ what it writes. `model.QK` and `model.OV` hold them as products that are not multiplied out (`FactoredMatrix`): with `@` you
-# go on multiplying, `.AB` gives the matrix. It has at most `d_head` dimensions, which is why the factors are kept; in a model with
-# small heads that saves most of the work.
+# **Factored matrices.** A head's four matrices only ever act in pairs: $W_{QK} = W_Q W_K^T$ decides where it looks,
+# $W_{OV} = W_V W_O$ what it writes. `model.QK` and `model.OV` hold them as products that are not multiplied out
+# (`FactoredMatrix`): with `@` you go on multiplying, `.AB` gives the matrix. It has at most `d_head` dimensions, which
+# is why the factors are kept; in a model with small heads that saves most of the work.
 
 # %%
 OV = model.OV[0, 0]  # layer 0, head 0
@@ -371,8 +371,9 @@ plotting.heatmap(
 plotting.attention_heads(one["pattern", 0][0], task.str_tokens(example.tokens[0]), ["0.0"])
 
 # %% [markdown]
-# Each row looks at numbers near the right answer, and at the number itself among them. Three more lists, with the columns ordered by
-# *size* (the ten numbers of the list, smallest first), so that the right answer of each row is on the diagonal:
+# Each row looks at numbers near the right answer, and at the number itself among them. Three more lists, with the
+# columns ordered by *size* (the ten numbers of the list, smallest first), so that the right answer of each row is on
+# the diagonal:
 
 # %%
 in_order = data.tokens[:, 1:11].argsort(dim=-1, stable=True)
@@ -406,9 +407,9 @@ plotting.heatmap_facets(
 #
 # **Why:** "attends to the right number" needs a number of its own, and repeated numbers need care.
 #
-# For each of the ten answer positions, return the attention that goes to the right answer, averaged over the lists: the sum over
-# **all places of the list part** (positions 1 to 10) that hold the number which is right there. A number that stands twice in the list
-# has two places.
+# For each of the ten answer positions, return the attention that goes to the right answer, averaged over the lists: the
+# sum over **all places of the list part** (positions 1 to 10) that hold the number which is right there. A number that
+# stands twice in the list has two places.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -417,8 +418,8 @@ plotting.heatmap_facets(
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The pattern of the answer positions to the list part is `cache["pattern", 0][:, 0, 11:21, 1:11]`: the same axes. Multiply, sum over
-# places, mean over lists.
+# The pattern of the answer positions to the list part is `cache["pattern", 0][:, 0, 11:21, 1:11]`: the same axes.
+# Multiply, sum over places, mean over lists.
 # </details>
 
 
@@ -474,8 +475,9 @@ plotting.line(
 #
 # **Why:** it says what attending to a token does to the answer, for all tokens at once, without running the model.
 #
-# Return $W_E W_V W_O W_U$: in row $t$ the logits that the head adds if it gives all its attention to token $t$ (its embedding, not its
-# position). All 52 rows, `BOS` and `MID` included (they are the last two); 50 columns, one for each logit. A plain tensor.
+# Return $W_E W_V W_O W_U$: in row $t$ the logits that the head adds if it gives all its attention to token $t$ (its
+# embedding, not its position). All 52 rows, `BOS` and `MID` included (they are the last two); 50 columns, one for each
+# logit. A plain tensor.
 #
 # <details><summary>Hint</summary>
 #
@@ -506,8 +508,8 @@ plotting.heatmap(
 ).show()
 
 # %% [markdown]
-# **What you should see:** a diagonal, as copying wants it, but not on an empty ground. Most numbers push up not only themselves but a
-# whole side of the scale, and push down the other.
+# **What you should see:** a diagonal, as copying wants it, but not on an empty ground. Most numbers push up not only
+# themselves but a whole side of the scale, and push down the other.
 
 # %% [markdown]
 # ### Exercise 7 · `copying_share` (optional)
@@ -515,8 +517,9 @@ plotting.heatmap(
 #
 # **Why:** the write-up's measure of "it copies".
 #
-# `ov` is a full OV circuit with two rows more than columns. Return, as a number, the share of the *number* rows (the first $n$ of $n + 2$)
-# whose highest entry is in the row's own column. The last two rows, `BOS` and `MID`, do not count.
+# `ov` is a full OV circuit with two rows more than columns. Return, as a number, the share of the *number* rows (the
+# first $n$ of $n + 2$) whose highest entry is in the row's own column. The last two rows, `BOS` and `MID`, do not
+# count.
 #
 # <details><summary>Hint</summary>
 #
@@ -541,8 +544,8 @@ share_of_rows = checks.copying_share.working(copying_share)
 print(f"share of rows with their own number on top: {share_of_rows(ov_token):.4f}")
 
 # %% [markdown]
-# The figure is as high as it can be, as in the write-up (1.0 there). Does that show that the head copies? It says that *all* attention on
-# one number would give that number. You have seen that the attention is never all on one number.
+# The figure is as high as it can be, as in the write-up (1.0 there). Does that show that the head copies? It says that
+# *all* attention on one number would give that number. You have seen that the attention is never all on one number.
 
 # %% [markdown]
 # ### Exercise 8 · `position_bias` (optional)
@@ -550,7 +553,8 @@ print(f"share of rows with their own number on top: {share_of_rows(ov_token):.4f
 #
 # **Why:** the second term. A sorted list should not depend on where a number stood.
 #
-# Return $W_\text{pos} W_V W_O W_U$: in row $k$ the logits that the head adds for the *position* $k$ if it gives it all its attention. All 22 rows.
+# Return $W_\text{pos} W_V W_O W_U$: in row $k$ the logits that the head adds for the *position* $k$ if it gives it all
+# its attention. All 22 rows.
 #
 # <details><summary>Hint</summary>
 #
@@ -594,9 +598,9 @@ print(f"                standard deviation over logits    {in_list.mean(0).std()
 #
 # **Why:** take the hypothesis at its word, and count.
 #
-# Return, for each list and each answer position, the number that a head which *only copied* would answer: the number (0 to 49) that
-# gets most attention. Attention to several places that hold the same number adds up; all places in sight of the query count (the sorted
-# part too); `BOS` and `MID` are no numbers and cannot be answered.
+# Return, for each list and each answer position, the number that a head which *only copied* would answer: the number (0
+# to 49) that gets most attention. Attention to several places that hold the same number adds up; all places in sight of
+# the query count (the sorted part too); `BOS` and `MID` are no numbers and cannot be answered.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -638,9 +642,10 @@ plotting.line(
 print(f"the model {by_position.mean():.4f}   a copier {copier_right.mean():.4f}")
 
 # %% [markdown]
-# **The first hypothesis fails as an account of the model.** Answering the number with most attention is right far more often than chance, and at the
-# last answer position it is nearly as good as the model. In the middle it is wrong in more than a third of the lists, in which the model is right.
-# Whatever else the head writes must make up for that. First, how it comes to look where it looks.
+# **The first hypothesis fails as an account of the model.** Answering the number with most attention is right far more
+# often than chance, and at the last answer position it is nearly as good as the model. In the middle it is wrong in
+# more than a third of the lists, in which the model is right. Whatever else the head writes must make up for that.
+# First, how it comes to look where it looks.
 
 # %% [markdown]
 # ## 3 · Where does it look?
@@ -660,9 +665,9 @@ print(f"the model {by_position.mean():.4f}   a copier {copier_right.mean():.4f}"
 # **Why:** four simple tables are easier to read than one sum of them, and they add up exactly, so that nothing can hide.
 #
 # Return the four terms for each list, with the axes (query part, key part, list, query, key). On the first two axes
-# index 0 means token and 1 means position: `terms[1, 0]` is `position→token`. Each is divided by $\sqrt{d_\text{head}}$. The sum over
-# the first two axes is the model's `attn_scores` wherever the key is not after the query; what you return above the diagonal is
-# not judged.
+# index 0 means token and 1 means position: `terms[1, 0]` is `position→token`. Each is divided by
+# $\sqrt{d_\text{head}}$. The sum over the first two axes is the model's `attn_scores` wherever the key is not after the
+# query; what you return above the diagonal is not judged.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -752,8 +757,9 @@ plotting.heatmap(
 # - **Two terms tell numbers apart**, `token→token` and `position→token`: their columns differ with the number that stands there.
 # - **Two terms tell places apart**, `token→position` and `position→position`. In the list part they are flat along each row.
 #   Between `BOS`, the list, `MID` and the sorted part they are not.
-# - In the sorted part (columns 12 and on) `token→position` is high in places, which the write-up found confusing. `position→position` is low there, and
-#   in those rows `token→token` too. Only the sum counts (last figure), and it is low.
+# - In the sorted part (columns 12 and on) `token→position` is high in places, which the write-up found confusing.
+#   `position→position` is low there, and in those rows `token→token` too. Only the sum counts (last figure), and it is
+#   low.
 #
 # Since each part is a row of `W_E` or `W_pos`, all that the terms can ever be stands in four tables:
 
@@ -790,11 +796,12 @@ print(
 )
 
 # %% [markdown]
-# **`token→token`** steps up at the diagonal: from the number last printed to the numbers just above it. For the smaller numbers (upper half) it
-# falls again further right. In a row's own words: *bigger than me, but not too much bigger*.
+# **`token→token`** steps up at the diagonal: from the number last printed to the numbers just above it. For the smaller
+# numbers (upper half) it falls again further right. In a row's own words: *bigger than me, but not too much bigger*.
 #
-# **`position→token`** says: early positions prefer small numbers, late positions large ones. The last answer position is special: its
-# preference is far stronger than any other's. There the answer is the largest number, so "the larger the better" is all it takes.
+# **`position→token`** says: early positions prefer small numbers, late positions large ones. The last answer position
+# is special: its preference is far stronger than any other's. There the answer is the largest number, so "the larger
+# the better" is all it takes.
 
 # %%
 plotting.heatmap(
@@ -826,8 +833,9 @@ for name, rows in {
     )
 
 # %% [markdown]
-# **`position→position`**, from row 12 on, favours the list and disfavours the sorted part. **`token→position`** treats all places of the list alike; how much
-# `BOS` and `MID` get beside them depends on the number last printed. It looks like a detail. Section 5 will show that it is not.
+# **`position→position`**, from row 12 on, favours the list and disfavours the sorted part. **`token→position`** treats
+# all places of the list alike; how much `BOS` and `MID` get beside them depends on the number last printed. It looks
+# like a detail. Section 5 will show that it is not.
 
 # %% [markdown]
 # ### Exercise 11 · `successor_share` (optional)
@@ -835,9 +843,9 @@ for name, rows in {
 #
 # **Why:** a rough figure for "bigger than me, but not too much bigger".
 #
-# `token_scores` is a `token→token` table (rows are queries) for $n$ numbers and two special tokens, which are last. Return, as a number,
-# the share of the numbers $t$ whose highest score *among number keys* is $t + 1$. The last number has no successor and does not count:
-# $n - 1$ numbers do.
+# `token_scores` is a `token→token` table (rows are queries) for $n$ numbers and two special tokens, which are last.
+# Return, as a number, the share of the numbers $t$ whose highest score *among number keys* is $t + 1$. The last number
+# has no successor and does not count: $n - 1$ numbers do.
 #
 # <details><summary>Hint</summary>
 #
@@ -873,16 +881,16 @@ plotting.scatter(
 ).show()
 
 # %% [markdown]
-# Nearly always the favourite is above its number (nothing is above 49). Often it is the successor, less often than in the write-up's model. But
-# here and there it is ten or more above. A table's top entry says little by itself: the scores above the diagonal are
-# nearly level for a while, and `position→token` is added to them.
+# Nearly always the favourite is above its number (nothing is above 49). Often it is the successor, less often than in
+# the write-up's model. But here and there it is ten or more above. A table's top entry says little by itself: the
+# scores above the diagonal are nearly level for a while, and `position→token` is added to them.
 
 # %% [markdown]
 # ### Exercise 12 · `what_is_wrong_with_062` (optional: find the bug)
 # *Difficulty ●●○○○ · 5 minutes*
 #
-# The write-up reports that a share of **0.62** of the numbers score their successor highest. Its line, in our words, with `QK` the matrix
-# $W_Q W_K^T$ and no $\sqrt{d_\text{head}}$ anywhere:
+# The write-up reports that a share of **0.62** of the numbers score their successor highest. Its line, in our words,
+# with `QK` the matrix $W_Q W_K^T$ and no $\sqrt{d_\text{head}}$ anywhere:
 #
 # ```python
 # favourite = (W_E @ QK @ W_E.T)[:-2, :-2].argmax(-1)
@@ -929,9 +937,10 @@ print(f"right answers with the model's scores:           {share_right(logits):.4
 print(f"right answers with scores that lack 1/√d_head:   {share_right(unscaled):.4f}")
 
 # %% [markdown]
-# The root changes no favourite, but it changes every softmax: scores eleven times too large make the head look at one number alone, and
-# a head that looks at one number alone answers badly. (That is the second time that spread attention turns out to
-# be needed.) Terms that are to be *compared with the model's scores* must have the root; the write-up's do not.
+# The root changes no favourite, but it changes every softmax: scores eleven times too large make the head look at one
+# number alone, and a head that looks at one number alone answers badly. (That is the second time that spread attention
+# turns out to be needed.) Terms that are to be *compared with the model's scores* must have the root; the write-up's do
+# not.
 
 # %% [markdown]
 # ### Exercise 13 · `slope_by_position` (optional)
@@ -944,8 +953,8 @@ print(f"right answers with scores that lack 1/√d_head:   {share_right(unscaled
 #
 # <details><summary>Hint</summary>
 #
-# With $x$ the numbers minus their mean, the slope is $\sum x y / \sum x^2$. `circuits.qk_scores(model, (0, 0), queries, keys)` makes
-# scores of any vectors, with the root.
+# With $x$ the numbers minus their mean, the slope is $\sum x y / \sum x^2$. `circuits.qk_scores(model, (0, 0), queries,
+# keys)` makes scores of any vectors, with the root.
 # </details>
 
 
@@ -975,8 +984,8 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# From below zero to above it, in order: each position asks for a larger number than the one before. The last one asks several times as
-# loudly as the one before it.
+# From below zero to above it, in order: each position asks for a larger number than the one before. The last one asks
+# several times as loudly as the one before it.
 
 # %% [markdown]
 # ## 4 · The model in eight tables
@@ -1007,8 +1016,9 @@ print("numbers in all:", sum(table.numel() for table in tables.values()))
 #
 # <details><summary>Hint 1</summary>
 #
-# `table[tokens]` takes a row for each token. For `token_token` both sides are tokens: `table[tokens[:, :, None], tokens[:, None, :]]`
-# has the axes (list, query, key). For `position_token`, take columns: `table[:, tokens]` has the axes (query, list, key).
+# `table[tokens]` takes a row for each token. For `token_token` both sides are tokens: `table[tokens[:, :, None],
+# tokens[:, None, :]]` has the axes (list, query, key). For `position_token`, take columns: `table[:, tokens]` has the
+# axes (query, list, key).
 # </details>
 # <details><summary>Hint 2</summary>
 #
@@ -1045,8 +1055,8 @@ print(f"largest logit: {logits.abs().max():.0f}")
 print(f"largest difference between rebuilt and model: {difference:.3f}")
 
 # %% [markdown]
-# A hundredth or less: small, but is it nothing? The logits are large, and 32-bit floats have seven digits. The same in 64 bits tells rounding
-# from a mistake:
+# A hundredth or less: small, but is it nothing? The logits are large, and 32-bit floats have seven digits. The same in
+# 64 bits tells rounding from a mistake:
 
 # %%
 precise = load_model("sorted_list_one_head").double()
@@ -1067,8 +1077,8 @@ difference = (rebuild(precise_tables, data.tokens) - precise(data.tokens)).abs()
 print(f"largest difference in 64 bits: {difference:.4f}")
 
 # %% [markdown]
-# The eight tables *are* the model. It has 81,408 parameters, the tables fewer than 13,000 numbers. Now operate: change a table, rebuild, count. The
-# control is done, since unchanged tables give the model.
+# The eight tables *are* the model. It has 81,408 parameters, the tables fewer than 13,000 numbers. Now operate: change
+# a table, rebuild, count. The control is done, since unchanged tables give the model.
 #
 # ### What copies, and what else?
 #
@@ -1100,9 +1110,10 @@ for name, rows in {
     print(f"{name}: {below:6.1f} logits per number below it, {above:6.1f} above it")
 
 # %% [markdown]
-# This is no copier's row. Each has a small **tip** at its own number, on top of a long **ramp**. The ramps of small numbers are level
-# up to the number and fall after it: *the answer is not above me*. Those of large numbers rise up to the number and stay level: *the
-# answer is not below me*. (At the far end they bend back.) To copy, the tip would be enough. What are the ramps for?
+# This is no copier's row. Each has a small **tip** at its own number, on top of a long **ramp**. The ramps of small
+# numbers are level up to the number and fall after it: *the answer is not above me*. Those of large numbers rise up to
+# the number and stay level: *the answer is not below me*. (At the far end they bend back.) To copy, the tip would be
+# enough. What are the ramps for?
 #
 # Split the table. A number's tip is what its own logit has more than the mean of its two neighbours.
 
@@ -1162,15 +1173,17 @@ plotting.heatmap(
 # - *Only tips*, a head that copies with the model's own attention, misses more than a quarter of the answers.
 # - *Without tips* few answers are exactly right, but nearly all are **off by one at most**. So the ramps know about
 #   where the answer is, and not which number near there is in the list. Only numbers that are in the list have tips.
-# - The bias may be the same at all places of the list: hardly anything changes. Without any, much is lost. It belongs to the ramps.
+# - The bias may be the same at all places of the list: hardly anything changes. Without any, much is lost. It belongs
+#   to the ramps.
 # - The direct path is worth a few answers in a thousand.
 #
-# **A better hypothesis.** *The ramps find the neighbourhood, the tips choose the number.* Every number that is attended to pulls: the small
-# ones hold the answer down, the large ones hold it up, and the logits peak where the pulls balance. That needs attention on both sides
-# of the answer, not on the answer alone: this may be why the attention is spread.
+# **A better hypothesis.** *The ramps find the neighbourhood, the tips choose the number.* Every number that is attended
+# to pulls: the small ones hold the answer down, the large ones hold it up, and the logits peak where the pulls balance.
+# That needs attention on both sides of the answer, not on the answer alone: this may be why the attention is spread.
 #
-# Watch the balance move. In the list 31 8 22 15 40 22 3 35 12 27 the number 22 stands twice. At the first printed 22 the right answer is 22 again, at the
-# second one 27. The curves are the logits, and the logits without tips, each with its own mean over the numbers shown taken off.
+# Watch the balance move. In the list 31 8 22 15 40 22 3 35 12 27 the number 22 stands twice. At the first printed 22
+# the right answer is 22 again, at the second one 27. The curves are the logits, and the logits without tips, each with
+# its own mean over the numbers shown taken off.
 
 # %%
 window = range(14, 36)
@@ -1193,16 +1206,17 @@ plotting.line_facets(
 ).show()
 
 # %% [markdown]
-# Without tips there is one broad hill, whose top lies near the right answer. Numbers that are in the list stick out of it. From the first panel to
-# the second the hill moves to the right, from 22 towards 27, although the same numbers are in sight. What moved it? The only difference between the two
-# queries is their position. Section 5 puts that to the test.
+# Without tips there is one broad hill, whose top lies near the right answer. Numbers that are in the list stick out of
+# it. From the first panel to the second the hill moves to the right, from 22 towards 27, although the same numbers are
+# in sight. What moved it? The only difference between the two queries is their position. Section 5 puts that to the
+# test.
 
 # %% [markdown]
 # ### Exercise 15 · `second_differences` (optional)
 # *Difficulty ●●○○○ · 5 minutes*
 #
-# **Why:** "a ramp with a bend and a tip at its own number" is a claim about all fifty rows. Second differences are zero on a straight line, so
-# they show the bends and nothing else.
+# **Why:** "a ramp with a bend and a tip at its own number" is a claim about all fifty rows. Second differences are zero
+# on a straight line, so they show the bends and nothing else.
 #
 # For each row $f$ of `ov` return $f(x+1) - 2f(x) + f(x-1)$ for the inner numbers $x = 1 … n-2$: column $j$ of your result
 # belongs to $x = j + 1$.
@@ -1245,8 +1259,8 @@ print(f"at the own number: mean {own.mean():.1f}, from {own.min():.1f} to {own.m
 print(f"two or more away:  mean size {elsewhere[~elsewhere.isnan()].abs().mean():.1f}")
 
 # %% [markdown]
-# One line: every row bends sharply at its own number, and the other way to its sides, as a tip does. Near the own number the rows are otherwise
-# straight; far from it (the corners) they are ragged.
+# One line: every row bends sharply at its own number, and the other way to its sides, as a tip does. Near the own
+# number the rows are otherwise straight; far from it (the corners) they are ragged.
 
 # %% [markdown]
 # ## 5 · Which terms does it need?
@@ -1259,15 +1273,16 @@ print(f"two or more away:  mean size {elsewhere[~elsewhere.isnan()].abs().mean()
 #
 # **Why:** a table that looks meaningful may not be needed, and one that looks like a detail may be. Only ablation tells.
 #
-# Return the share of right answers, over all lists and the ten answer positions, when the head's scores are the sum of the terms in `kept` **only**.
-# `kept` is a list of pairs (query part, key part), such as `[("token", "token"), ("position", "token")]`. The other terms are dropped, which is to say zero; with
-# nothing kept all scores are zero. (Zero is as good as any other constant: a softmax does not notice what is added to a whole row.) Causal mask and softmax
-# stay as they are.
+# Return the share of right answers, over all lists and the ten answer positions, when the head's scores are the sum of
+# the terms in `kept` **only**. `kept` is a list of pairs (query part, key part), such as `[("token", "token"),
+# ("position", "token")]`. The other terms are dropped, which is to say zero; with nothing kept all scores are zero.
+# (Zero is as good as any other constant: a softmax does not notice what is added to a whole row.) Causal mask and
+# softmax stay as they are.
 #
 # <details><summary>Hint 1</summary>
 #
-# `terms_of(model, tokens)`, from section 3, gives the terms; a hook on `"blocks.0.attn.hook_attn_scores"` can return what you like. The axes are
-# (list, head, query, key): add the head axis with `[:, None]`.
+# `terms_of(model, tokens)`, from section 3, gives the terms; a hook on `"blocks.0.attn.hook_attn_scores"` can return
+# what you like. The axes are (list, head, query, key): add the head axis with `[:, None]`.
 # </details>
 # <details><summary>Hint 2</summary>
 #
@@ -1343,11 +1358,12 @@ for name in TERMS:
     print(f"without {name[0]}→{name[1]:10s}{shares[subsets.index(tuple(kept))]:.4f}")
 
 # %% [markdown]
-# **What you should see:** only with all four (lower right corner) is it the model. `token→token` and `position→token` carry most, as the tables suggested, but
-# the two alone (lower left) are a long way from it. And dropping `token→position`, the inconspicuous one, costs more than dropping `position→position`.
+# **What you should see:** only with all four (lower right corner) is it the model. `token→token` and `position→token`
+# carry most, as the tables suggested, but the two alone (lower left) are a long way from it. And dropping
+# `token→position`, the inconspicuous one, costs more than dropping `position→position`.
 #
-# Dropping takes out the whole term, and what it has in common for all lists with it. To take out only what depends on the list, replace the term by its mean over
-# lists, or by another list's.
+# Dropping takes out the whole term, and what it has in common for all lists with it. To take out only what depends on
+# the list, replace the term by its mean over lists, or by another list's.
 
 # %%
 all_terms = terms_of(model, few)
@@ -1375,10 +1391,10 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# `position→position` is the same for every list, so its mean is itself, and ablating it in the last two ways is no ablation: what it adds is a
-# fixed preference. The three others carry something about the list. **That includes `token→position`**, which in the list part is level: what
-# it carries is how much attention `BOS` and `MID` get, given the number last printed. Do they matter? Hide them from the answer
-# positions.
+# `position→position` is the same for every list, so its mean is itself, and ablating it in the last two ways is no
+# ablation: what it adds is a fixed preference. The three others carry something about the list. **That includes
+# `token→position`**, which in the list part is level: what it carries is how much attention `BOS` and `MID` get, given
+# the number last printed. Do they matter? Hide them from the answer positions.
 
 
 # %%
@@ -1416,8 +1432,9 @@ for name, changed in without.items():
     )
 
 # %% [markdown]
-# The sorted part is not needed: the head does *not* look back at what it has printed. (The number that it stands on speaks as a query.) But `BOS` and `MID`, which are in every list and say
-# nothing about it, are needed for many answers: `BOS` mostly for the early ones, `MID` for the later ones. What do they write?
+# The sorted part is not needed: the head does *not* look back at what it has printed. (The number that it stands on
+# speaks as a query.) But `BOS` and `MID`, which are in every list and say nothing about it, are needed for many
+# answers: `BOS` mostly for the early ones, `MID` for the later ones. What do they write?
 
 # %%
 worth = {
@@ -1435,15 +1452,18 @@ plotting.line(
 ).show()
 
 # %% [markdown]
-# As much as any number. They are **counterweights**: `BOS` pulls away from the small numbers, so without it mistakes are mostly too small, and `MID` pulls away from the large ones, so
-# without it they are mostly too large (the printed lines). How much attention the two get depends on the number last printed, through `token→position`.
+# As much as any number. They are **counterweights**: `BOS` pulls away from the small numbers, so without it mistakes
+# are mostly too small, and `MID` pulls away from the large ones, so without it they are mostly too large (the printed
+# lines). How much attention the two get depends on the number last printed, through `token→position`.
 #
 # ### How does it know how often a number was printed?
 #
-# If 22 stands twice in the list, the answer after the first printed 22 is 22, and after the second it is not. Both queries see the same list and stand on the same token, and what was printed
-# does not matter (it can be hidden). Only the **position** of the query is left. At position 16, five numbers are printed. If as many numbers of the list are at most 22, it
-# is time to move on; if more are, a copy is left. So, a prediction: tell a query that it stands one position later, and it skips the copy that is left. Tell it that
-# it stands one earlier, and it repeats a number that has no copy left.
+# If 22 stands twice in the list, the answer after the first printed 22 is 22, and after the second it is not. Both
+# queries see the same list and stand on the same token, and what was printed does not matter (it can be hidden). Only
+# the **position** of the query is left. At position 16, five numbers are printed. If as many numbers of the list are at
+# most 22, it is time to move on; if more are, a copy is left. So, a prediction: tell a query that it stands one
+# position later, and it skips the copy that is left. Tell it that it stands one earlier, and it repeats a number that
+# has no copy left.
 #
 # Only queries are changed: $q' = (e + p_{\text{another position}}) W_Q$. Keys, values and the direct path stay.
 
@@ -1497,18 +1517,21 @@ smaller = (shifted[-1] < current)[leaves].float().mean()
 print(f"one earlier, a copy left, and yet not again: a smaller number in {smaller:.2f}")
 
 # %% [markdown]
-# In this model the prediction holds where it was made. In the rows with no copy left (1 of 1, 2 of 2, 3 of 3), a query that thinks it stands one position earlier mostly repeats the number. In the rows with one copy
-# left (1 of 2, 2 of 3), one that thinks it stands one later mostly leaves it; with two left (1 of 3) it stays. So the *query's position* says how many numbers have been printed, and the head weighs it
-# against the numbers in sight: it computes a rank, and looks nothing up.
+# In this model the prediction holds where it was made. In the rows with no copy left (1 of 1, 2 of 2, 3 of 3), a query
+# that thinks it stands one position earlier mostly repeats the number. In the rows with one copy left (1 of 2, 2 of 3),
+# one that thinks it stands one later mostly leaves it; with two left (1 of 3) it stays. So the *query's position* says
+# how many numbers have been printed, and the head weighs it against the numbers in sight: it computes a rank, and looks
+# nothing up.
 #
-# Where a copy is left anyway, a query moved one *earlier* should simply stay. Often it does not, and then goes back to a smaller number (the last printed line): the pulls are not exact ranks.
-# And look at the middle of the last row. It should be zero.
+# Where a copy is left anyway, a query moved one *earlier* should simply stay. Often it does not, and then goes back to
+# a smaller number (the last printed line): the pulls are not exact ranks. And look at the middle of the last row. It
+# should be zero.
 
 # %% [markdown]
 # ## 6 · Where it fails
 #
-# A mechanism predicts its mistakes. This one balances pulls, so it should err where the balance is close, or where the tip of the right number is too weak.
-# Two slices of the data where it is weak:
+# A mechanism predicts its mistakes. This one balances pulls, so it should err where the balance is close, or where the
+# tip of the right number is too weak. Two slices of the data where it is weak:
 
 # %%
 slices = {
@@ -1551,13 +1574,17 @@ for name, (_, wrong) in mistakes.items():
     print(f"{name:22s} lists without a mistake: {1 - wrong.any(-1).float().mean():.4f}")
 
 # %% [markdown]
-# Where a number stands **three times**, the model mostly *repeats it once too often*. Where there is a **gap**, it often says a number that *is not in the list at all*. Two different failures, so look at each.
+# Where a number stands **three times**, the model mostly *repeats it once too often*. Where there is a **gap**, it
+# often says a number that *is not in the list at all*. Two different failures, so look at each.
 #
-# **Three copies.** A number that stands three times gets attention at three places, and each copy brings a tip. When all three are printed the hill should have moved on, but three tips stick out of it. They
-# should win where the hill is still high, that is, where the next number is *close*.
+# **Three copies.** A number that stands three times gets attention at three places, and each copy brings a tip. When
+# all three are printed the hill should have moved on, but three tips stick out of it. They should win where the hill is
+# still high, that is, where the next number is *close*.
 #
-# **A gap.** The next number is far above the query, and `token→token` likes numbers that are *not too much bigger*. It may get so little attention that its tip does not stick out of the hill. Then the hill's top
-# wins, near the right number and not in the list. So mistakes should come where the right number gets *little attention*. Both are predictions:
+# **A gap.** The next number is far above the query, and `token→token` likes numbers that are *not too much bigger*. It
+# may get so little attention that its tip does not stick out of the hill. Then the hill's top wins, near the right
+# number and not in the list. So mistakes should come where the right number gets *little attention*. Both are
+# predictions:
 
 # %%
 gaps = slices["a gap of 20 or more"]
@@ -1617,9 +1644,11 @@ for name, chosen in (
     print(f"mean attention to the right number, {name:28s} {attention[chosen].mean():.2f}")
 
 # %% [markdown]
-# Both hold, as correlations. Now as interventions, at exactly the queries that fail. If three tips are too many, hiding *one copy* from such a query should mend it, and hiding a smaller or a larger
-# number should not, or less. If the right number has too little attention in a gap, *adding 1 to its score* at that query should mend it, and adding 1 to another number's score should not, or less. (Adding 1 makes
-# a place's weight $e \approx 2.7$ times as large before the softmax divides.)
+# Both hold, as correlations. Now as interventions, at exactly the queries that fail. If three tips are too many, hiding
+# *one copy* from such a query should mend it, and hiding a smaller or a larger number should not, or less. If the right
+# number has too little attention in a gap, *adding 1 to its score* at that query should mend it, and adding 1 to
+# another number's score should not, or less. (Adding 1 makes a place's weight $e \approx 2.7$ times as large before the
+# softmax divides.)
 
 
 # %%
@@ -1698,14 +1727,18 @@ moved_on = (
 print(f"stuck, but without tips the next number is above the last: {moved_on:.2f}")
 
 # %% [markdown]
-# In each column the place that the mechanism names mends nearly all of the mistakes, and the others few or less. (Hiding a smaller number mends some as well, as it should: small numbers hold the
-# answer down, too. Hiding the right number, of course, mends nothing.)
+# In each column the place that the mechanism names mends nearly all of the mistakes, and the others few or less.
+# (Hiding a smaller number mends some as well, as it should: small numbers hold the answer down, too. Hiding the right
+# number, of course, mends nothing.)
 #
-# The last line corrects the first story. If three *tips* were all there is to it, the hill alone would have moved on in all of the stuck cases. In this model it has in about half. In the others the hill itself still favours the number: three
-# copies do not only bring three tips, they also pull three times.
+# The last line corrects the first story. If three *tips* were all there is to it, the hill alone would have moved on in
+# all of the stuck cases. In this model it has in about half. In the others the hill itself still favours the number:
+# three copies do not only bring three tips, they also pull three times.
 #
-# So there is a quantitative account of when this head goes wrong: **after three copies, the closer the next number, the likelier; across a gap, the less attention the right number gets, the likelier.** (A number that is near is hardly ever missed for
-# want of attention: the hill has its top near it anyway.) Both follow from the design, a hill made of pulls, and tips in proportion to attention.
+# So there is a quantitative account of when this head goes wrong: **after three copies, the closer the next number, the
+# likelier; across a gap, the less attention the right number gets, the likelier.** (A number that is near is hardly
+# ever missed for want of attention: the hill has its top near it anyway.) Both follow from the design, a hill made of
+# pulls, and tips in proportion to attention.
 
 # %% [markdown]
 # ### Exercise 17 · `counterexamples` (core)
@@ -1713,22 +1746,23 @@ print(f"stuck, but without tips the next number is above the last: {moved_on:.2f
 #
 # **Why:** an explanation that is right about the mechanism knows where the mechanism breaks.
 #
-# Give `counterexamples`, a tensor of **50** token sequences of shape (50, 22): `BOS`, ten numbers from 0 to 49, `MID`, the same ten in order. Each must be
-# valid, none may be there twice, and at least **40 of the 50** must fool the model: at one answer position or more its highest logit is not the right number.
-# You may build them by hand or by code; you may try them on the model.
+# Give `counterexamples`, a tensor of **50** token sequences of shape (50, 22): `BOS`, ten numbers from 0 to 49, `MID`,
+# the same ten in order. Each must be valid, none may be there twice, and at least **40 of the 50** must fool the model:
+# at one answer position or more its highest logit is not the right number. You may build them by hand or by code; you
+# may try them on the model.
 #
-# The check also tells apart what is **in distribution** (seven different numbers or more and no gap of 30 or more, as 996 of 1,000 training lists have) from
-# what is not. Both count.
+# The check also tells apart what is **in distribution** (seven different numbers or more and no gap of 30 or more, as
+# 996 of 1,000 training lists have) from what is not. Both count.
 #
 # <details><summary>Hint 1</summary>
 #
-# `task.from_lists(lists)` makes sequences of lists of ten numbers; its `.tokens` is what is asked for. `task.correct(model(tokens), data)` says which
-# answers are right.
+# `task.from_lists(lists)` makes sequences of lists of ten numbers; its `.tokens` is what is asked for.
+# `task.correct(model(tokens), data)` says which answers are right.
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Three copies of a number, and its successor close by: the first figure of this section gives the odds. Fill up with random numbers, try a few hundred,
-# keep those that fool the model.
+# Three copies of a number, and its successor close by: the first figure of this section gives the odds. Fill up with
+# random numbers, try a few hundred, keep those that fool the model.
 # </details>
 
 # %% nbgrader={"grade": false, "grade_id": "counterexamples", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -1772,8 +1806,8 @@ print(
 print(f"three copies and the successor: {fooled.float().mean():.2f} fool the model")
 
 # %% [markdown] tags=["solution-only"]
-# Built from the mechanism, most lists fool the model; of random lists a few in a hundred do. Nothing about them is exotic: they are valid lists, and
-# in distribution by the check's definition.
+# Built from the mechanism, most lists fool the model; of random lists a few in a hundred do. Nothing about them is
+# exotic: they are valid lists, and in distribution by the check's definition.
 
 # %% [markdown]
 # ## 7 · Does the explanation hold? (optional)
@@ -1784,12 +1818,14 @@ print(f"three copies and the successor: {fooled.float().mean():.2f} fool the mod
 #
 # **Why:** "these terms do the work" means that the others can go.
 #
-# With one head there is no choice of heads, so the circuit is a set of score terms. Give `circuit`, a list of **at most three** pairs (query part, key part). The
-# others are dropped, as in exercise 16. What is left is scored on 500 lists as
+# With one head there is no choice of heads, so the circuit is a set of score terms. Give `circuit`, a list of **at most
+# three** pairs (query part, key part). The others are dropped, as in exercise 16. What is left is scored on 500 lists
+# as
 #
 # $$\frac{\text{accuracy with the kept terms} - \tfrac1{50}}{\text{accuracy of the model} - \tfrac1{50}}$$
 #
-# It must reach **0.80**, and each term must be worth 0.02 of it or more. Find it by your own measurements, so that the cell works on other models too.
+# It must reach **0.80**, and each term must be worth 0.02 of it or more. Find it by your own measurements, so that the
+# cell works on other models too.
 #
 # <details><summary>Hint</summary>
 #
@@ -1833,7 +1869,8 @@ plotting.strip(
 ).show()
 
 # %% [markdown]
-# There are only four sets of three, so a first rank says little. What says more: in this model the other sets of three lose a third of the work or more, and the best pair does, too.
+# There are only four sets of three, so a first rank says little. What says more: in this model the other sets of three
+# lose a third of the work or more, and the best pair does, too.
 
 # %% [markdown]
 # ### Exercise 19 · `explanation` (optional)
@@ -1842,13 +1879,15 @@ plotting.strip(
 # **Why:** a story about a model can sound right and predict nothing. Here it has to predict, without the model, what the
 # model answers: also where it is *wrong*.
 #
-# Write `explanation(model)`. It reads what it needs from the weights into a dict `numbers` of tensors, and returns `simulate, numbers`.
-# `simulate(inputs, numbers)` gets token sequences of shape (sequence, 22) and your numbers, and returns the ten answers for each, whole numbers of shape (sequence, 10). It runs
-# **without a model in reach**: only its arguments, `torch`, `einops` and the like.
+# Write `explanation(model)`. It reads what it needs from the weights into a dict `numbers` of tensors, and returns
+# `simulate, numbers`. `simulate(inputs, numbers)` gets token sequences of shape (sequence, 22) and your numbers, and
+# returns the ten answers for each, whole numbers of shape (sequence, 10). It runs **without a model in reach**: only
+# its arguments, `torch`, `einops` and the like.
 #
-# The lists are hard ones: half of them the model gets wrong somewhere. Your score is the mean of two agreements with the model's answers, one over the answers that it gets right,
-# one over those that it gets wrong. The perfect algorithm scores 0.50. **0.70** passes, with **8,000 numbers at most**. All eight tables would
-# score 1.00 and explain little: they have 12,876 numbers. Say with fewer what the head does: what does it *not* need?
+# The lists are hard ones: half of them the model gets wrong somewhere. Your score is the mean of two agreements with
+# the model's answers, one over the answers that it gets right, one over those that it gets wrong. The perfect algorithm
+# scores 0.50. **0.70** passes, with **8,000 numbers at most**. All eight tables would score 1.00 and explain little:
+# they have 12,876 numbers. Say with fewer what the head does: what does it *not* need?
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1856,8 +1895,9 @@ plotting.strip(
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Then there are only twelve keys: `BOS`, ten numbers, `MID`. A score is (token or `MID` at the query, key token) plus (query position, key token); fold what
-# the key's *kind of place* adds into the same two tables. A key is worth one row of fifty logits.
+# Then there are only twelve keys: `BOS`, ten numbers, `MID`. A score is (token or `MID` at the query, key token) plus
+# (query position, key token); fold what the key's *kind of place* adds into the same two tables. A key is worth one row
+# of fifty logits.
 # </details>
 
 
@@ -1938,13 +1978,16 @@ print(
 )
 
 # %% [markdown] tags=["solution-only"]
-# Three tables: how a query's number and its position weigh `BOS`, the fifty numbers and `MID`, and what each of these is worth. No places in the list, no sorted part, no direct path: less than half of the
-# numbers of the eight tables. It predicts most of the mistakes, which are close calls by nature. The copier, which was the first hypothesis, scores below the perfect algorithm.
+# Three tables: how a query's number and its position weigh `BOS`, the fifty numbers and `MID`, and what each of these
+# is worth. No places in the list, no sorted part, no direct path: less than half of the numbers of the eight tables. It
+# predicts most of the mistakes, which are close calls by nature. The copier, which was the first hypothesis, scores
+# below the perfect algorithm.
 
 # %% [markdown]
 # ## 8 · Five models, one recipe (optional)
 #
-# Everything above is about one set of weights. Others were trained with the same recipe and other seeds. Which findings belong to the task, and which to this model?
+# Everything above is about one set of weights. Others were trained with the same recipe and other seeds. Which findings
+# belong to the task, and which to this model?
 
 
 # %%
@@ -2039,21 +2082,25 @@ plotting.heatmap(
 # %% [markdown]
 # Each row is one measurement of this lesson, each column a model.
 #
-# **What they share** is nearly everything. In each model the number with most attention is the right one in seven answers of ten or so, and the model in more than
-# ninety-nine of a hundred; each row of the OV table has its own number on top; tips alone miss a quarter or more, ramps alone are
-# off by one at most. All four terms are needed. The query's position says how many are printed. Both mistakes are there, and both are mended as the mechanism says.
+# **What they share** is nearly everything. In each model the number with most attention is the right one in seven
+# answers of ten or so, and the model in more than ninety-nine of a hundred; each row of the OV table has its own number
+# on top; tips alone miss a quarter or more, ramps alone are off by one at most. All four terms are needed. The query's
+# position says how many are printed. Both mistakes are there, and both are mended as the mechanism says.
 #
-# **Where they differ** is in degree: how often the favourite is the successor (never as often as in the write-up's model, 31 of 49), what dropping
-# `position→position` costs, and how many of the hard lists are right.
+# **Where they differ** is in degree: how often the favourite is the successor (never as often as in the write-up's
+# model, 31 of 49), what dropping `position→position` costs, and how many of the hard lists are right.
 #
-# The write-up's figures are from its author's own weights: accuracy 0.9945 (256 lists, seed 42), own number on top 1.0, successor 0.62 (of 50; 0.63 of 49).
+# The write-up's figures are from its author's own weights: accuracy 0.9945 (256 lists, seed 42), own number on top 1.0,
+# successor 0.62 (of 50; 0.63 of 49).
 
 # %% [markdown]
 # ## 9 · What we know, and how well
 #
-# How does it sort? **Each answer position spreads its attention over the numbers of about the right size**, by the number last printed (*bigger than me, not too much*), and by how many have been printed, which
-# is its position. **Every number looked at pulls the logits**, small ones down, large ones up, with `BOS` and `MID` as counterweights, so that the logits form a hill over the right answer. **A tip on
-# each number that is looked at** makes the hill's winner a number of the list.
+# How does it sort? **Each answer position spreads its attention over the numbers of about the right size**, by the
+# number last printed (*bigger than me, not too much*), and by how many have been printed, which is its position.
+# **Every number looked at pulls the logits**, small ones down, large ones up, with `BOS` and `MID` as counterweights,
+# so that the logits form a hill over the right answer. **A tip on each number that is looked at** makes the hill's
+# winner a number of the list.
 #
 # | claim | evidence | strength | what would refute it |
 # |---|---|---|---|
@@ -2069,12 +2116,16 @@ plotting.heatmap(
 # | Across a gap it errs because the right number gets little attention | error by attention (observation); one more on its score mends nearly all, on others few | strong (intervention with controls) | the same |
 # | An account without places, sorted part and direct path predicts the model | score far above the perfect algorithm's on hard lists, right and wrong answers alike | strong (prediction) | a score near one half |
 #
-# **Not understood.** Why the ramps have the shapes they have, and bend back at the far end. Why training leaves three copies unbalanced: they are rare (1 list in 24), and what mends them may harm two copies, but nobody has shown that. Where the odd favourites in
-# `token→token` come from. How exact the rank is: a query moved one position earlier goes wrong where the prediction says that nothing should change.
+# **Not understood.** Why the ramps have the shapes they have, and bend back at the far end. Why training leaves three
+# copies unbalanced: they are rare (1 list in 24), and what mends them may harm two copies, but nobody has shown that.
+# Where the odd favourites in `token→token` come from. How exact the rank is: a query moved one position earlier goes
+# wrong where the prediction says that nothing should change.
 #
-# **Corrections to the write-up.** Its score terms lack $1/\sqrt{d_\text{head}}$ and so do not add up to the model's scores. Its 0.62 counts 49, which has no successor. "Attends the most to the correct token" and "copies" hold for
-# most answers and do not explain the accuracy (exercise 9, section 4). Its "constant bias" of positions is constant over positions only; without it a quarter of the answers is lost (section 4). And
-# "each token attends uniformly to all places of the list" leaves out `BOS` and `MID`, for which that term is needed (section 5).
+# **Corrections to the write-up.** Its score terms lack $1/\sqrt{d_\text{head}}$ and so do not add up to the model's
+# scores. Its 0.62 counts 49, which has no successor. "Attends the most to the correct token" and "copies" hold for most
+# answers and do not explain the accuracy (exercise 9, section 4). Its "constant bias" of positions is constant over
+# positions only; without it a quarter of the answers is lost (section 4). And "each token attends uniformly to all
+# places of the list" leaves out `BOS` and `MID`, for which that term is needed (section 5).
 
 # %%
 checks.progress()
