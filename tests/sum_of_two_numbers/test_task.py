@@ -14,14 +14,7 @@ from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_check
 from exercises_utils.checkpoints import available_instances, checkpoint_path, load_checkpoint
 from exercises_utils.models import build_model
 from exercises_utils.sum_of_two_numbers import task
-from exercises_utils.training import (
-    DATA_SEED,
-    EVALUATION_SEED,
-    VALIDATION_SEED,
-    Task,
-    as_generator,
-    logits_function,
-)
+from exercises_utils.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
 
 INSTANCES = ["seed0", "seed1", "seed2", "seed3", "seed4"]
 
@@ -355,5 +348,5 @@ def test_the_card_says_how_the_model_came_about(instance: str) -> None:
         stored = card.training[name]
         assert (tuple(stored) if isinstance(stored, list) else stored) == value, name
     assert card.versions.keys() == {"python", "mechinterp-exercises", "torch", "safetensors"}
-    training_seeds = {DATA_SEED + seed for seed in range(5)} | {*range(5), VALIDATION_SEED}
+    training_seeds = {DATA_SEED + seed for seed in range(5)} | set(range(5))
     assert not training_seeds & {EVALUATION_SEED, EVALUATION_SEED + 1, card.accuracy["seed"]}
