@@ -1895,7 +1895,7 @@ print(
 #
 # Half of the lists have a mistake of the model somewhere. Your score is the mean of two agreements with the model,
 # one over all *answers* that it gets right, one over those that it gets wrong. Sorting perfectly scores 0.50.
-# **0.65** passes; the check also counts your numbers.
+# **0.65** passes, with **40,000** numbers or fewer (all of the model's parameters are more, and explain nothing).
 #
 # <details><summary>Hint 1</summary>
 #

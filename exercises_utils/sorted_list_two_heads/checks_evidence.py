@@ -342,38 +342,49 @@ circuit = CHECKS.add(
 
 
 def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
-    """Queries, keys and values as tables by token and position, each with LayerNorm's own scale.
+    """Tables of scores and of what is written, for a key of each number and kind of place: the list, SEP, the rest.
 
-    Larger tables than the lesson's own explanation has, and nothing left out but the last LayerNorm's scale, which
-    is one number, the mean: it changes the order of logits only through `b_U`.
+    A query's score is a table's by its token plus a table's by its position, each the mean over the other. The last
+    LayerNorm's scale is one number, the mean: it changes the order of logits only through `b_U`.
     """
     n = task.LENGTH
-    resid = model.W_E[:, None] + model.W_pos[None]  # (token, position, d_model)
-    normed = resid / (resid.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
-    (final,) = seen(model, task.make_data(300, seed=16).tokens, FINAL_SCALE)
-    scores_from, scores_to, written = [], [], []
+    places = torch.stack([model.W_pos[:n].mean(0), model.W_pos[n], model.W_pos[n + 1 : 2 * n].mean(0)])
+
+    def normed(resid: Tensor) -> Tensor:
+        return resid / (resid.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
+
+    keys = normed(model.W_E + places[:, None])  # (kind of place, token, d_model)
+    queries = normed(model.W_E[:, None] + model.W_pos[n : 2 * n])  # (token, position, d_model)
+    by_token, by_position, written = [], [], []
     for head in range(model.cfg.n_heads):
-        scores_from.append((normed @ model.W_Q[0, head] + model.b_Q[0, head]) / model.cfg.d_head**0.5)
-        scores_to.append(normed @ model.W_K[0, head] + model.b_K[0, head])
-        written.append((normed @ model.W_V[0, head] + model.b_V[0, head]) @ model.W_O[0, head] @ model.W_U)
+        q = (queries @ model.W_Q[0, head] + model.b_Q[0, head]) / model.cfg.d_head**0.5
+        k = keys @ model.W_K[0, head] + model.b_K[0, head]
+        scores = torch.einsum("tpd,ksd->tpks", q, k)
+        by_token.append(scores.mean(1))
+        by_position.append(scores.mean(0) - scores.mean((0, 1)))
+        written.append((keys @ model.W_V[0, head] + model.b_V[0, head]) @ model.W_O[0, head] @ model.W_U)
+    (final,) = seen(model, task.make_data(300, seed=16).tokens, FINAL_SCALE)
+    bias = model.b_O[0] @ model.W_U + final[:, n : 2 * n].mean() * model.b_U
     numbers = {
-        "queries": torch.stack(scores_from),
-        "keys": torch.stack(scores_to),
+        "by_token": torch.stack(by_token),
+        "by_position": torch.stack(by_position),
         "written": torch.stack(written),
-        "direct": (resid + model.b_O[0]) @ model.W_U + final[:, n : 2 * n].mean() * model.b_U,
+        "direct_token": model.W_E @ model.W_U,
+        "direct_position": model.W_pos[n : 2 * n] @ model.W_U + bias,
     }
 
     def simulate(inputs: Tensor, numbers: dict[str, Tensor]) -> Tensor:
-        places = torch.arange(inputs.shape[1])
-        answers = places[10:20]
-        asking = inputs[:, answers]
-        logits = numbers["direct"][asking, answers]
-        for queries, keys, written in zip(
-            numbers["queries"], numbers["keys"], numbers["written"], strict=True
+        places = torch.arange(20)
+        kind = (places >= 10).long() + (places > 10).long()
+        key, asking = inputs[:, :20], inputs[:, 10:20]
+        logits = numbers["direct_token"][asking] + numbers["direct_position"]
+        for from_token, from_position, written in zip(
+            numbers["by_token"], numbers["by_position"], numbers["written"], strict=True
         ):
-            scores = queries[asking, answers] @ keys[inputs, places].transpose(1, 2)
-            pattern = scores.masked_fill(places > answers[:, None], float("-inf")).softmax(-1)
-            logits = logits + pattern @ written[inputs, places]
+            scores = from_token[asking[:, :, None], kind, key[:, None]]
+            scores = scores + from_position[torch.arange(10)[:, None], kind, key[:, None]]
+            pattern = scores.masked_fill(places > places[10:, None], float("-inf")).softmax(-1)
+            logits = logits + pattern @ written[kind, key]
         return logits.argmax(-1)
 
     return simulate, numbers
@@ -387,6 +398,7 @@ explanation = CHECKS.add(
         model=lesson_model,
         evidence=_evidence,
         needed=0.65,
+        most_numbers=40_000,
         reference=_explanation,
     )
 )

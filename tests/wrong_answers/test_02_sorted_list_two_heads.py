@@ -1423,6 +1423,13 @@ def remembers_the_answers(model):
     return (lambda inputs, numbers: numbers["answers"]), {"answers": checks.explanation.pool.model_answers}
 
 
+def all_of_the_model(model):
+    """An answer that would pass, with every parameter among its numbers."""
+    simulate, numbers = checks.explanation.reference(model)
+    everything = torch.cat([weight.flatten() for weight in model.parameters()])
+    return simulate, {**numbers, "everything": everything}
+
+
 def as_the_course(model):
     return checks.explanation.reference(model)
 
@@ -1744,6 +1751,7 @@ LESSON = [
             always_zero: "same answer to every input",
             changes_its_inputs: "changed its inputs",
             remembers_the_answers: "in another order",
+            all_of_the_model: "at most 40,000 are allowed",
         },
         right=[as_the_course],
     ),
