@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from exercises_utils.architecture import ModelConfig
+from exercises_utils.sequences import names_of
 from exercises_utils.training import TrainingConfig, as_generator
 
 CHALLENGE = "palindromes"
@@ -144,11 +145,7 @@ def sample(size: int, seed: int | Generator) -> PalindromeData:
 
 def str_tokens(tokens: Int[Tensor, " position"]) -> list[str]:
     """The tokens of one sequence as text: "START", "7", …, "END"."""
-    if tokens.ndim != 1:
-        raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}; expected one sequence, (position,). Index one."
-        )
-    return [{START: "START", END: "END"}.get(token, str(token)) for token in tokens.tolist()]
+    return names_of(tokens, {START: "START", END: "END"})
 
 
 def loss(logits: Float[Tensor, "batch position 2"], data: PalindromeData) -> Float[Tensor, ""]:

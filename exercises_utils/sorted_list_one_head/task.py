@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from exercises_utils.architecture import ModelConfig
+from exercises_utils.sequences import mean_cross_entropy, names_of, top_is_right, whole_numbers
 from exercises_utils.slices import draw_where, slice_on_card
 from exercises_utils.training import TrainingConfig, as_generator
 
@@ -91,11 +92,7 @@ def from_lists(lists: Int[Tensor, "batch 10"] | list[list[int]]) -> SortedListDa
 
     Raises ValueError if a list does not have ten numbers, or has one outside 0 to 49.
     """
-    lists = torch.as_tensor(lists)
-    if lists.ndim != 2 or lists.shape[1] != LENGTH:
-        raise ValueError(f"lists has shape {tuple(lists.shape)}; expected (batch, {LENGTH}).")
-    if lists.is_floating_point() or not ((lists >= 0) & (lists < N_NUMBERS)).all():
-        raise ValueError(f"a list holds whole numbers from 0 to {N_NUMBERS - 1}; got {lists}.")
+    lists = whole_numbers(lists, "lists", LENGTH, N_NUMBERS - 1)
     column = lists.new_ones((len(lists), 1))
     return SortedListData(torch.cat([BOS * column, lists, MID * column, lists.sort(dim=-1).values], dim=-1))
 
@@ -107,11 +104,7 @@ def sample(size: int, seed: int | Generator) -> SortedListData:
 
 def str_tokens(tokens: Int[Tensor, " position"]) -> list[str]:
     """The tokens of one sequence as text: "BOS", "7", …, "MID", …"""
-    if tokens.ndim != 1:
-        raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}; expected one sequence, (position,). Index one."
-        )
-    return [{BOS: "BOS", MID: "MID"}.get(token, str(token)) for token in tokens.tolist()]
+    return names_of(tokens, {BOS: "BOS", MID: "MID"})
 
 
 def answer_logits(logits: Float[Tensor, "batch position 50"]) -> Float[Tensor, "batch 10 50"]:
@@ -121,12 +114,12 @@ def answer_logits(logits: Float[Tensor, "batch position 50"]) -> Float[Tensor, "
 
 def loss(logits: Float[Tensor, "batch position 50"], data: SortedListData) -> Float[Tensor, ""]:
     """The mean cross-entropy over lists and answer positions, in nats."""
-    return torch.nn.functional.cross_entropy(answer_logits(logits).flatten(0, 1), data.labels.flatten())
+    return mean_cross_entropy(answer_logits(logits), data.labels)
 
 
 def correct(logits: Float[Tensor, "batch position 50"], data: SortedListData) -> Bool[Tensor, "batch 10"]:
     """Whether the top logit is the right number, at each answer position."""
-    return answer_logits(logits).argmax(dim=-1) == data.labels
+    return top_is_right(answer_logits(logits), data.labels)
 
 
 def has_triple(data: SortedListData) -> Bool[Tensor, " batch"]:

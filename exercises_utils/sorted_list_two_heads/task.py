@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from exercises_utils.architecture import ModelConfig
+from exercises_utils.sequences import mean_cross_entropy, names_of, top_is_right, whole_numbers
 from exercises_utils.slices import draw_where, slice_on_card
 from exercises_utils.training import TrainingConfig, as_generator
 
@@ -93,11 +94,7 @@ def from_lists(lists: Int[Tensor, "batch 10"] | list[list[int]]) -> SortedListDa
     A list with repeats is outside what the model was trained on; lessons use some on purpose.
     Raises ValueError if a list does not have ten numbers, or has one outside 0 to 50.
     """
-    lists = torch.as_tensor(lists)
-    if lists.ndim != 2 or lists.shape[1] != LENGTH:
-        raise ValueError(f"lists has shape {tuple(lists.shape)}; expected (batch, {LENGTH}).")
-    if lists.is_floating_point() or not ((lists >= 0) & (lists < N_NUMBERS)).all():
-        raise ValueError(f"a list holds whole numbers from 0 to {N_NUMBERS - 1}; got {lists}.")
+    lists = whole_numbers(lists, "lists", LENGTH, N_NUMBERS - 1)
     separator = torch.full_like(lists[:, :1], SEP)
     return SortedListData(torch.cat([lists, separator, lists.sort(dim=-1).values], dim=-1))
 
@@ -109,11 +106,7 @@ def sample(size: int, seed: int | Generator) -> SortedListData:
 
 def str_tokens(tokens: Int[Tensor, " position"]) -> list[str]:
     """The tokens of one sequence as text: "7", …, "SEP", …"""
-    if tokens.ndim != 1:
-        raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}; expected one sequence, (position,). Index one."
-        )
-    return [{SEP: "SEP"}.get(token, str(token)) for token in tokens.tolist()]
+    return names_of(tokens, {SEP: "SEP"})
 
 
 def answer_logits(logits: Float[Tensor, "batch position 52"]) -> Float[Tensor, "batch 10 52"]:
@@ -123,12 +116,12 @@ def answer_logits(logits: Float[Tensor, "batch position 52"]) -> Float[Tensor, "
 
 def loss(logits: Float[Tensor, "batch position 52"], data: SortedListData) -> Float[Tensor, ""]:
     """The mean cross-entropy over lists and answer positions, in nats."""
-    return torch.nn.functional.cross_entropy(answer_logits(logits).flatten(0, 1), data.labels.flatten())
+    return mean_cross_entropy(answer_logits(logits), data.labels)
 
 
 def correct(logits: Float[Tensor, "batch position 52"], data: SortedListData) -> Bool[Tensor, "batch 10"]:
     """Whether the top logit is the right number, at each answer position."""
-    return answer_logits(logits).argmax(dim=-1) == data.labels
+    return top_is_right(answer_logits(logits), data.labels)
 
 
 def high_lists(size: int, seed: int | Generator) -> SortedListData:

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from exercises_utils.architecture import ModelConfig
+from exercises_utils.sequences import mean_cross_entropy, names_of, top_is_right, whole_numbers
 from exercises_utils.slices import draw_where, slice_on_card
 from exercises_utils.training import TrainingConfig, as_generator
 
@@ -108,11 +109,7 @@ def from_digits(a: Int[Tensor, "batch 4"], b: Int[Tensor, "batch 4"]) -> SumData
 
     Raises ValueError for other shapes, for what is no digit, and for a sum of five digits.
     """
-    for name, digits in (("a", a), ("b", b)):
-        if digits.ndim != 2 or digits.shape[1] != N_DIGITS:
-            raise ValueError(f"{name} has shape {tuple(digits.shape)}; expected (batch, {N_DIGITS}).")
-        if digits.is_floating_point() or not ((digits >= 0) & (digits < 10)).all():
-            raise ValueError(f"{name} must hold digits, whole numbers from 0 to 9; got {digits}.")
+    a, b = whole_numbers(a, "a", N_DIGITS, 9), whole_numbers(b, "b", N_DIGITS, 9)
     powers = 10 ** torch.arange(N_DIGITS - 1, -1, -1, device=a.device)
     total = ((a + b) * powers).sum(dim=-1, keepdim=True)
     if (total >= 10**N_DIGITS).any():
@@ -126,11 +123,7 @@ def from_digits(a: Int[Tensor, "batch 4"], b: Int[Tensor, "batch 4"]) -> SumData
 
 def from_numbers(pairs: Int[Tensor, "batch 2"] | list[tuple[int, int]]) -> SumData:
     """The sequences for these pairs of numbers, each from 0 to 9999, with a sum below 10,000."""
-    pairs = torch.as_tensor(pairs)
-    if pairs.ndim != 2 or pairs.shape[1] != 2:
-        raise ValueError(f"pairs has shape {tuple(pairs.shape)}; expected (batch, 2).")
-    if pairs.is_floating_point() or not ((pairs >= 0) & (pairs < 10**N_DIGITS)).all():
-        raise ValueError(f"a pair holds whole numbers from 0 to {10**N_DIGITS - 1}; got {pairs}.")
+    pairs = whole_numbers(pairs, "pairs", 2, 10**N_DIGITS - 1)
     powers = 10 ** torch.arange(N_DIGITS - 1, -1, -1, device=pairs.device)
     digits = pairs[..., None] // powers % 10
     return from_digits(digits[:, 0], digits[:, 1])
@@ -143,11 +136,7 @@ def sample(size: int, seed: int | Generator) -> SumData:
 
 def str_tokens(tokens: Int[Tensor, " position"]) -> list[str]:
     """The tokens of one sequence as text: "2", "7", "6", "4", "+", …"""
-    if tokens.ndim != 1:
-        raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}; expected one sequence, (position,). Index one."
-        )
-    return [{PLUS: "+", EQUALS: "="}.get(token, str(token)) for token in tokens.tolist()]
+    return names_of(tokens, {PLUS: "+", EQUALS: "="})
 
 
 def answer_logits(logits: Float[Tensor, "batch position 12"]) -> Float[Tensor, "batch 4 12"]:
@@ -157,12 +146,12 @@ def answer_logits(logits: Float[Tensor, "batch position 12"]) -> Float[Tensor, "
 
 def loss(logits: Float[Tensor, "batch position 12"], data: SumData) -> Float[Tensor, ""]:
     """The mean cross-entropy over sums and places, in nats."""
-    return torch.nn.functional.cross_entropy(answer_logits(logits).flatten(0, 1), data.labels.flatten())
+    return mean_cross_entropy(answer_logits(logits), data.labels)
 
 
 def correct(logits: Float[Tensor, "batch position 12"], data: SumData) -> Bool[Tensor, "batch 4"]:
     """Whether the top logit is the right digit, at each place."""
-    return answer_logits(logits).argmax(dim=-1) == data.labels
+    return top_is_right(answer_logits(logits), data.labels)
 
 
 def carry_in(data: SumData) -> Bool[Tensor, "batch 4"]:

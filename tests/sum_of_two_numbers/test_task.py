@@ -127,9 +127,9 @@ def test_sums_of_given_numbers() -> None:
     [
         ([[1, 2, 3]], [[1, 2, 3]], r"a has shape \(1, 3\); expected \(batch, 4\)"),
         ([[1, 2, 3, 4]], [1, 2, 3, 4], r"b has shape \(4,\); expected \(batch, 4\)"),
-        ([[1, 2, 3, 10]], [[1, 2, 3, 4]], "a must hold digits, whole numbers from 0 to 9"),
-        ([[1, 2, 3, 4]], [[1, -2, 3, 4]], "b must hold digits"),
-        ([[1.0, 2, 3, 4]], [[1, 2, 3, 4]], "a must hold digits"),
+        ([[1, 2, 3, 10]], [[1, 2, 3, 4]], "a must hold whole numbers from 0 to 9"),
+        ([[1, 2, 3, 4]], [[1, -2, 3, 4]], "b must hold whole numbers"),
+        ([[1.0, 2, 3, 4]], [[1, 2, 3, 4]], "a must hold whole numbers"),
         ([[5, 0, 0, 0]], [[5, 0, 0, 0]], "below 10000; got 10000. It would have five digits"),
     ],
 )
@@ -144,7 +144,7 @@ def test_pairs_that_are_no_sums_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(2,\); expected \(batch, 2\)"):
         from_numbers(torch.tensor([1, 2]))
     for pair in ([10_000, 0], [0, -1], [0.5, 1.0]):
-        with pytest.raises(ValueError, match="a pair holds whole numbers from 0 to 9999"):
+        with pytest.raises(ValueError, match="pairs must hold whole numbers from 0 to 9999"):
             from_numbers(torch.tensor([pair]))
     with pytest.raises(ValueError, match="got 10001"):
         from_numbers(torch.tensor([[9999, 2]]))
