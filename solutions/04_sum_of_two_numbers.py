@@ -604,6 +604,7 @@ plotting.heatmap_facets(
     unit="nats",
     x_labels=["th.", "hun.", "tens", "units"],
     y_labels=HEAD_NAMES,
+    signed=False,
     text=True,
 ).show()
 with_carry = task.carry_in(data).any(-1)
@@ -1351,7 +1352,7 @@ plotting.bar(
 # position does, and the other 47 do nothing, the message there **is** that direction: so it is for the thousands and the tens
 # of this model. The random direction and the same-carry swap are the controls.
 #
-# For the hundreds one direction does less than half, and the rest does as much. And the first bar is above the second: the
+# For the hundreds one direction does less than half, and the 47 others do more. And the first bar is above the second: the
 # whole stream at that position says more than what layer 0 wrote there. Its position is not "=" but a **digit of `b`**, one of
 # the two that decide; its embedding is in the stream, where no swap of a head can move it. So there the carry is not ready
 # after layer 0: layer 1 finds a digit and a message about the other one, and has to put them together.
@@ -2196,13 +2197,13 @@ checks.explanation(explanation)
 pool = checks.explanation.pool
 scored = evidence.simulation_score(*checks.explanation.working(explanation)(model), pool)
 plotting.heatmap(
-    scored.agreement.T,
+    scored.agreement,
     title="Where the explanation predicts the model (blank: no such digit)",
-    x="kind of sum",
-    y="the model is",
-    unit="share<br>predicted",
-    x_labels=list(scored.kind_names),
-    y_labels=["wrong", "right"],
+    x="the model's digit is",
+    y="kind of sum",
+    unit="share predicted",
+    x_labels=["wrong", "right"],
+    y_labels=list(scored.kind_names),
     signed=False,
     text=True,
 ).show()
@@ -2218,7 +2219,7 @@ print(
 # votes. All that is left of layer 1 is one fitted line a place: "the answer is $a + b$, plus one if the messages are on this
 # side". (The fit gives the model's mistakes as much weight as all that it gets right, because the score does.) For leading
 # digits that training never had there is no mechanism to read, only a table of what the model says. The figure shows where the
-# story is thin: kinds of sums with a low share in the upper row.
+# story is thin: kinds of sums with a low share in the left column.
 
 # %% [markdown]
 # ## 8 · Five models, one recipe (optional)
