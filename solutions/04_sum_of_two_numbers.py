@@ -1404,9 +1404,10 @@ for head in range(model.cfg.n_heads):
 
 # %% [markdown]
 # Where a curve repeats itself after ten (compare 0 to 8 with 10 to 18), and the two printed shares are close, the *attention*
-# already depends on the digit of the sum, not on the sum: **the softmax of that head counts modulo ten**. In this model head
-# 1.1 does so nearly perfectly, the others in part. Does that matter for the answer? Swap the attention of layer 1, or the
-# values, or both, with those of another sum with other units (the answer should stay, or follow the other sum):
+# already depends on the digit of the sum, not on the sum: **the softmax of that head counts modulo ten**. In this model that
+# holds nearly perfectly for one head or more (see the printed shares), for others in part. Does that matter for the answer?
+# Swap the attention of layer 1, or the values, or both, with those of another sum with other units (the answer should stay, or
+# follow the other sum):
 
 # %%
 some = task.make_data(600, seed=8)
@@ -1439,8 +1440,8 @@ plotting.bar(
 
 # %% [markdown]
 # (Swapped are the values at position 12, and the attention along that position's row. Only sums whose units' digits of the
-# answer differ are counted.) In this model neither swap alone does what both do together: the answer needs attention **and**
-# values of one and the same sum.
+# answer differ are counted.) Neither swap alone does what both do together: the answer needs attention **and** values of one
+# and the same sum.
 
 # %% [markdown]
 # ### A carry through a nine (optional)
@@ -1562,8 +1563,8 @@ print(f"correlation of a hundreds digit with its push: {straight:.3f}")
 # and its sign is exactly the question whether a carry comes into the thousands. The denominator is positive and does not change
 # the sign. At the units' site the valley is so deep that one of two digits takes nearly everything; here it is shallow, and the
 # softmax *adds*. One head, two uses. The price: the further a column is, the smaller its weight, and with two nines the large
-# terms have to cancel exactly for a small one to be heard. That is where to look for mistakes. (The factors are this model's:
-# section 8 prints those of other seeds.)
+# terms have to cancel exactly for a small one to be heard. That is where to look for mistakes. (The factors are this model's;
+# section 8 prints those of other seeds, where there are any.)
 
 # %% [markdown]
 # ### The logits, path by path (optional)
@@ -2072,9 +2073,9 @@ others = [site for site in sites if site not in known]
 print("added by search:", others)
 
 # %% [markdown] tags=["solution-only"]
-# The sites that sections 2 and 3 name keep about two thirds, and the three carry sites are worth a third of that. In this model
-# most sites that the search adds are at positions 0 and 5: the thousands' own digits, which layer 1 reads there, and not only
-# at "=". The lesson did not look for that.
+# The sites that sections 2 and 3 name keep most of the score, and without the three carry sites much of that is lost. What the
+# search has to add is what these sections overlooked: look at the positions. Sites at 0 and 5 are at the thousands' own digits,
+# which layer 1 can read there and not only at "=".
 
 # %% [markdown]
 # ### Exercise 21 · `explanation` (optional)
@@ -2222,10 +2223,11 @@ print(
 # story is thin: kinds of sums with a low share in the left column.
 
 # %% [markdown]
-# ## 8 · Five models, one recipe (optional)
+# ## 8 · One recipe, other seeds (optional)
 #
-# Everything above is about one set of weights. Others were trained with the same recipe and other seeds. Which of your findings
-# belong to the task, and which to this model? The same measurements, head by head and place by place, in each of them.
+# Everything above is about one set of weights. Which of your findings belong to the task, and which to this model? That takes
+# models of the same recipe and other seeds. The next cell makes the same measurements in every model `seed0`, `seed1`, … that
+# is there: one row each. (`exercises train sum_of_two_numbers --seed 1` makes another one.)
 
 
 # %%
@@ -2353,12 +2355,13 @@ for name, found in measured.items():
     )
 
 # %% [markdown]
-# Read each figure by rows, and ask what all rows have in common. The number of the head is an accident of the seed. Where "one
+# With a single row there is nothing to compare: then these figures are a summary of this model, and no sentence of this lesson
+# is about others. With several, ask what all rows have in common. The number of a head is an accident of the seed. Where "one
 # site" is low but "all heads there" is high, several heads at that position share the message (and a control that changes
 # digits says that such a site carries more than the carry). A number of misplaced pairs near 0 means that the trick of section
 # 4 is enough for that site: the digit further from the middle decides. A large one means that the site does not decide on these
-# two digits alone. The last figure is about the mistakes: which columns are low in all models? And the printed factors say that
-# weights of about ten to one are not what training always finds.
+# two digits alone. The last figure is about the mistakes: which columns are low in all models? And the printed factors say
+# whether weights of about ten to one are what training always finds.
 
 # %% [markdown]
 # ## 9 · What we know, and how well
