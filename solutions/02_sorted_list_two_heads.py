@@ -322,7 +322,8 @@ for name, answer_logits in scales.items():
 # %% [markdown]
 # At the end a constant scale costs confidence and hardly an answer: it multiplies all logits of a position by one
 # number (`b_U` apart). In front of the heads it costs answers, because there it multiplies *scores*, which a softmax
-# turns into other patterns. So: read OV pictures with one scale in peace, and QK pictures with care.
+# turns into other patterns. So: read OV pictures with one scale in peace (another scale stretches a row and leaves
+# its order), and QK pictures with care.
 
 # %% [markdown]
 # ## 3 · Where do the heads look?
@@ -395,7 +396,6 @@ plotting.heatmap_facets(
     unit="attention",
     y_labels=[str(position) for position in task.ANSWER_POSITIONS],
     signed=False,
-    text=True,
 ).show()
 
 # %% [markdown]
@@ -464,7 +464,7 @@ print(f"at least one of the two: {hits.any(0).float().mean():.3f}")
 # %% [markdown]
 # Compare the printed numbers with the share of right answers above. Each head often looks elsewhere; together they do
 # better than either; and the model is right more often still. So when one head looks away, how does the model know
-# whom to believe? By position, as in the line plot, there is no rule. Try by *number*:
+# whom to believe? By position, as in the line plot, neither head is ahead everywhere. Try by *number*:
 
 # %%
 by_number = torch.stack(
@@ -546,15 +546,15 @@ for head, name in enumerate(HEAD_NAMES):
     )
 
 # %% [markdown]
-# Both are needed. In the write-up's model one head matters five times as much as the other; whether yours is so
-# lopsided, the printed lines say. Head numbers mean nothing across models. One number a head hides the question
+# Both are needed. In the write-up's model one head matters more than five times as much as the other; whether yours
+# is so lopsided, the printed lines say. Head numbers mean nothing across models. One number a head hides the question
 # anyway: *which answers* does it cost?
 
 # %% [markdown]
 # ### Exercise 8 · `costs_by_number` (core)
 # *Difficulty ●●●○○ · 12 minutes*
 #
-# **Why:** it turns "head 0.1 matters more" into a map of who answers what.
+# **Why:** it turns "one head matters more" into a map of who answers what.
 #
 # The same ablation, one head at a time, with the mean over *all* lists of `tokens`. But average the rise of the
 # cross-entropy separately for each number: entry `[head, t]` is the mean rise, in nats, over all answers (any list,
@@ -624,7 +624,7 @@ print(
 # **What you should see:** two lines that take turns. The vocabulary falls into **bands** of successive numbers; in
 # the middle of each band one head is worth several nats and the other next to nothing; at the borders they cross.
 # Call the head that costs more the **owner** of a number. (Look at 0, too: if it is in the list it is the answer at
-# `SEP`, and something else may vouch for it.)
+# `SEP`, and it hardly misses either head. What a head writes there for all lists alike stays in a mean ablation.)
 #
 # Now compare with the figure before: the head that *looks* more at an answer is not always the one that answers it
 # (last line). Attention alone would have drawn the borders in other places.
@@ -696,14 +696,15 @@ plotting.line(
 ).show()
 
 # %% [markdown]
-# One head at a time is nearly enough, if it is the right one; the other one is nearly useless. The owner alone loses
-# most at the borders between bands: compare the dips with the crossings above. There the heads answer *together*.
+# One head at a time is nearly enough, if it is the right one; the other one is nearly useless away from the borders
+# (and from 0). The owner alone loses most at the borders between bands: compare the dips with the crossings above.
+# There the other head alone is right in a good part of the cases, and only both *together* in nearly all.
 
 # %% [markdown]
 # ### Exercise 10 · `number_ranges` (optional)
 # *Difficulty ●●○○○ · 8 minutes*
 #
-# **Why:** the caption under the write-up's OV figure gives both bands to the same head, 0.1. A caption that code
+# **Why:** the sentence under the write-up's OV figure gives both bands to the same head, 0.1. A sentence that code
 # writes cannot do that.
 #
 # From `owner`, a head for each number, return a dict: for each head that owns a number, its runs of successive
@@ -867,8 +868,8 @@ for head, name in enumerate(HEAD_NAMES):
 # Read the QK circuits in rows: who asks is on the left. Scores are on the whole higher to the right of the diagonal,
 # for keys *above* the query, than on it or below, and they fall off again further to the right. But they are
 # blotched, and a row's best key is often not the next number; exercise 14 looks into that. The write-up's figure of
-# these two matrices labels the axes "output logit" and "input token", names that belong to the OV figure: here both
-# axes are inputs.
+# these two matrices labels the axes "output logit" and "input token", names that would suit an OV circuit: here
+# both axes are inputs.
 
 # %% [markdown]
 # ### Exercise 12 · `copying_head` (optional)
@@ -1068,8 +1069,8 @@ for head, name in enumerate(HEAD_NAMES):
 
 # %% [markdown]
 # So a head does not have "the next number" in its scores. Often a number two, three or more steps above scores higher
-# than the next one. On most lists this does not matter, because ten numbers out of 51 are seldom so close. Section 5
-# makes them close on purpose.
+# than the next one. On most lists this does not show, because most of those numbers are not in the list. Section 5
+# puts them in on purpose.
 
 # %% [markdown]
 # ### Exercise 15 · `position_key_scores` (optional)
@@ -1117,8 +1118,9 @@ plotting.heatmap_facets(
 ).show()
 
 # %% [markdown]
-# In the row of `SEP` the smallest numbers gain: that is how a query that is always the same finds the smallest (its
-# own token's row of the QK circuit helps). In the rows below, the smallest numbers lose.
+# In the row of `SEP` the smallest numbers gain, which is how a query that is always the same could find the smallest.
+# (Here it is the position that asks: the row of the token `SEP`, the last one of the QK figure, is pale.) In the rows
+# below, the smallest numbers lose.
 #
 # Is it the position that keeps high numbers from attending to small ones? Two tests. First the terms: how far, in
 # scores, is the average of the keys 0 to 4 from the number that follows, for high queries late in the list? Then the
@@ -1175,9 +1177,12 @@ forbidden = (is_high[:, None] & ~owns)[..., None] & is_small
 cleared[:, :, 11:20, :10] = cleared[:, :, 11:20, :10].masked_fill(forbidden, 0)
 with patch(model, "pattern", 0, cleared):
     report("other head's taken away")
+to_small = (pattern[:, :, 11:20, :10] * is_small).sum(-1)
 for head, name in enumerate(HEAD_NAMES):
+    idle = to_small[:, head][is_high & ~owns[:, head]]
     print(
-        f"{name}: attending to a number from 0 to 10 adds {ov[head].diagonal()[:11].mean():+.1f} to its own logit (mean)"
+        f"{name}: as the other head ({len(idle)} answers) gives 0–10 {idle.mean():.3f} of its attention; "
+        f"copying a number from 0 to 10 adds {ov[head].diagonal()[:11].mean():+.1f} to its own logit (mean)"
     )
 
 # %% [markdown]
@@ -1188,9 +1193,10 @@ for head, name in enumerate(HEAD_NAMES):
 #
 # And the question has a second answer, which the write-up does not consider. Look at the other head in the first
 # line, and at the bars of 42 above. In the model of the stored output (`seed0`) some high numbers *do* attend to
-# small ones, in the head that does not own the answer. It does no harm: taking that attention away changes next to
-# nothing (third line), because this head hardly copies those small numbers either (last lines). A head that does not
-# own the answer may look where it likes, as long as it does not own what it looks at.
+# small ones, in the head that does not own the answer: nearly always head 0.1. It does no harm: taking that attention
+# away changes next to nothing (third line). The last lines say why that may be: head 0.1 does not copy those small
+# numbers either. A head that does not own the answer may look where it likes, as long as it does not own what it
+# looks at.
 
 # %% [markdown]
 # ## 5 · Why are near neighbours no trouble? (optional)
@@ -1239,7 +1245,7 @@ tokens_hard, d_hard, query_hard, places_hard = (t[hard] for t in (near, d, query
 
 # %% [markdown]
 # It does not. On the **hard triples**, where the owner of $y$ attends to $z$ at least as much as to $y$, the answer
-# is still $y$. (Measure at $x$ itself: elsewhere these lists have fewer numbers and wider gaps, and are wrong more
+# is still $y$ in nearly all cases. (Measure at $x$ itself: elsewhere these lists have fewer numbers and wider gaps, and are wrong more
 # often; see the first line.)
 #
 # Three explanations. **One:** the other head helps. **Two:** the direct path, embedding to unembedding, prefers $y$.
@@ -1290,8 +1296,8 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# The direct path knows something: never say the number that you stand on, and prefer the one after it. So explanation
-# two is not silly. Now the third, which needs a finer tool.
+# The direct path knows something: it speaks against the number that you stand on, and for the one after it. So
+# explanation two is not silly. Now the third, which needs a finer tool.
 
 # %% [markdown]
 # ### Exercise 17 · `dla_from_sources` (optional)
@@ -1389,13 +1395,13 @@ for fact, holds in facts.items():
 
 # %% [markdown]
 # The diagonal of each panel is copying. On the hard triples, copying alone would favour $z$ more often than $y$
-# (fifth line). The two other cells decide: $z$, attended to, also pushes up $y$ a little, and $y$ attended to does
-# nothing for $z$, or pushes it down. That is the ridge *beside* the diagonal of the OV figure: what a head copies it
+# (fifth line). The two other cells decide: $z$, attended to, also pushes up $y$ a little, and $y$, attended to,
+# mostly pushes $z$ down a little. That is the ridge *beside* the diagonal of the OV figure: what a head copies it
 # smears downwards, not upwards.
 #
 # That is still attribution. Now the interventions, all on the hard triples. Four things are taken away, one at a
 # time: the other head (`owners_only`), the owner, the direct path, and the two cells (their logits subtracted, in
-# both heads).
+# both heads; as with the direct path, the last LayerNorm's scale stays what it was).
 
 # %%
 owner_kept = only(model, tokens_hard, owner)
@@ -1477,7 +1483,7 @@ checks.swapped_axes(swapped_axes)
 # %% [markdown]
 # The write-up has this comment. Its axes are swapped; the figure beside it is right. Two more from the same pages:
 # the code of that figure uses names (`x_list`, `y_list`, `z_list`) that are never defined, so it cannot be what drew
-# the figure; and the caption of the OV figure gives both bands of the vocabulary to head 0.1. None of this changes
+# the figure; and the sentence under the OV figure gives both bands of the vocabulary to head 0.1. None of this changes
 # its conclusions, and each costs a reader an hour.
 
 # %% [markdown]
@@ -1544,7 +1550,7 @@ for name, r in right_by_kind.items():
 
 # %% nbgrader={"grade": false, "grade_id": "counterexamples", "locked": false, "schema_version": 3, "solution": true, "task": false}
 ### BEGIN SOLUTION
-# A gap of 20 to 25 above a number from 5 to 20: in distribution, and wider than the heads are used to.
+# A gap of 20 to 25 somewhere: in distribution, and wider than the heads are used to.
 tries = task.gap_lists(4000, seed=5, gap=20)
 typical = evidence_task.in_distribution(tries.tokens)
 margins = evidence_task.margin(model(tries.tokens), tries.tokens).masked_fill(
@@ -1566,7 +1572,7 @@ by_chance = evidence.random_search(
 found = checks.counterexamples.working(counterexamples)
 plotting.strip(
     {
-        "2,000 random": by_chance,
+        "500 of the 2,000 random": by_chance[:500],
         "your 50": evidence_task.margin(model(found), found),
     },
     title="How far lists are from being answered wrongly",
@@ -1663,8 +1669,26 @@ for name, r in repaired.items():
 
 # %% [markdown]
 # Compare the counts in each line. With both heads made to look at the right number, whoever owns it copies it, and
-# who does not own it does not disturb. On these lists the sharing of the vocabulary, the OV side, is sound (section 8
-# finds one exception among five models). **What breaks is where the heads look.** How?
+# who does not own it does not disturb. But attention 1 is more than a head gives a number in most ordinary runs. Is
+# it enough to move *half* of each row's attention to the right answer, and to leave the rest where it is, halved?
+
+# %%
+for name, some in kinds.items():
+    rows_now = model.run_with_cache(some.tokens)[1]["pattern", 0].clone()
+    wanted = (some.tokens[:, None, :10] == some.labels[:, :, None]).to(rows_now)
+    rows_now[:, :, 10:20] *= 0.5
+    rows_now[:, :, 10:20, :10] += 0.5 * (wanted / wanted.sum(-1, keepdim=True))[:, None]
+    with patch(model, "pattern", 0, rows_now):
+        half = task.correct(model(some.tokens), some)
+    wrong = ~right_by_kind[name]
+    print(
+        f"{name:16s} wrong answers: {int(wrong.sum()):4d}   made right by looking half: {int((wrong & half).sum()):4d}   "
+        f"right answers lost: {int((~wrong & ~half).sum())}"
+    )
+
+# %% [markdown]
+# Half is enough for nearly all of them. On these lists the sharing of the vocabulary, the OV side, is sound. **What
+# breaks is where the heads look.** How?
 
 # %%
 kind_rows, looks = [], []
@@ -1751,9 +1775,9 @@ plotting.heatmap(
 
 # %% [markdown]
 # Over a wide gap it seldom says the number itself. Most often it says a number that is **not in the list at all**.
-# The direct path is why: it forbids the number that one stands on, and where nothing else was written loudly, some
-# third number wins. Without the direct path (the second row of each pair) the model says the number itself much more
-# often. On repeats it *skips* to a larger number; there the direct path forbids the very answer, and without it a
+# The direct path is why: it speaks against the number that one stands on, and where nothing else was written loudly,
+# some third number wins. Without the direct path (the second row of each pair) the model says the number itself much more
+# often. On repeats it *skips* to a larger number; there the direct path speaks against the very answer, and without it a
 # good part of these answers would be right. On high lists it skips, or says something that is not there.
 
 # %%
@@ -1787,9 +1811,9 @@ plotting.line(
 ).show()
 
 # %% [markdown]
-# The attention to the next number shrinks as it moves away, the attention to the number itself grows, and somewhere
-# beyond 20 the answers go. In training, gaps of 20 or more are rare; so there was little to gain by getting them
-# right.
+# From a gap of about 6 on, the attention to the next number shrinks as it moves away. Beyond 20 the attention to the
+# number itself grows, and the answers go. In training only one gap in 200 is 20 or more; so there was little to gain
+# by getting them right.
 
 # %% [markdown]
 # ## 7 · Does the explanation hold? (optional)
@@ -1878,8 +1902,8 @@ print(
 
 # %% [markdown]
 # The owner map, made from *single* ablations, foretells what each head is worth at each place: the points lie roughly
-# along a line. (The line does not go through the corner: a tenth of the answers is read at each position, so a site
-# can lose about a tenth at most.)
+# along a line. (A tenth of the answers is read at each position, so a site can cost about a tenth of the score at
+# most.)
 
 # %% [markdown]
 # ### Exercise 22 · `explanation` (optional)
@@ -2038,11 +2062,11 @@ for name, s in scores_without.items():
 
 # %% [markdown] tags=["solution-only"]
 # Two softmaxes over tables, no order in the list, one average place for the list and one for the sorted part in the
-# keys, ten dimensions for each head's scores: what is left of the model says nearly always what the model says, right
-# or wrong. The lesions tell what the mistakes are made of. Where the model is right, the cruder versions still
+# keys, ten dimensions for each head's scores: where the model is right, what is left of it nearly always says the
+# same; where it is wrong, mostly (least over a wide gap). The lesions tell what the mistakes are made of. Where the model is right, the cruder versions still
 # predict most answers; it is the *wrong* answers that need every part. In "owned numbers only" a head writes nothing
-# for a number that it does not own. What it does write there is small, and it decides when no owned number gets much
-# attention.
+# for a number that it does not own. What it does write there is small in the OV figure; it seems to decide when no
+# owned number gets much attention.
 
 # %% [markdown]
 # ## 8 · Five models, one recipe (optional)
@@ -2082,7 +2106,7 @@ def share(answer_logits, of=data):
     return (answer_logits.argmax(-1) == of.labels).float().mean().item()
 
 
-table, left_over, ov_of = {}, {}, {}
+table, left_over, wrong_before, ov_of = {}, {}, {}, {}
 for name, other in models.items():
     own, mean_scales = owners[name], typical_scales(other)
     ov_of[name] = torch.stack([circuits_of(other, h, *mean_scales)[0] for h in HEADS])
@@ -2093,15 +2117,20 @@ for name, other in models.items():
         "other head only": share(only(other, data.tokens, 1 - own)),
         "owner copies best": (own == copier_of(ov_of[name])).float().mean().item(),
     }
-    left_over[name] = []
+    left_over[name], wrong_before[name] = [], 0
     for kind in ("all high", "wide gap", "repeats"):
         some = kinds[kind]
-        row[kind] = share(task.answer_logits(other(some.tokens)), some)
+        before = task.correct(other(some.tokens), some)
+        row[kind] = before.float().mean().item()
+        wrong_before[name] += int((~before).sum())
         said = looking_right(other, some.tokens).argmax(-1)
         row[f"{kind}, made to look"] = (said == some.labels).float().mean().item()
         missed = said != some.labels
         left_over[name] += zip(
-            some.labels[missed].tolist(), said[missed].tolist(), strict=True
+            some.labels[missed].tolist(),
+            said[missed].tolist(),
+            before[missed].tolist(),
+            strict=True,
         )
     table[name] = row
     owned_by = ", ".join(
@@ -2124,13 +2153,24 @@ plotting.heatmap(
 
 # %%
 for name, missed in left_over.items():
-    print(f"{name}: wrong although made to look: {len(missed)} of 30,000")
-    for (answer, said), times in Counter(missed).most_common(3):
-        loudest = ov_of[name][:, answer, :51].argmax(-1).tolist()
-        writes = ", ".join(f"0.{h} writes mostly {t}" for h, t in enumerate(loudest))
+    spoilt = sum(before for _, _, before in missed)
+    print(
+        f"{name}: made to look, {wrong_before[name] - len(missed) + spoilt} of {wrong_before[name]} wrong answers become right; "
+        f"{spoilt} right answers become wrong"
+    )
+    seen_there = models[name].run_with_cache(data.tokens)[1]["pattern", 0]
+    to_answer = (seen_there[:, :, 10:20, :10] * is_answer[:, None]).sum(-1)
+    pairs = Counter((answer, said) for answer, said, _ in missed)
+    for (answer, said), times in pairs.most_common(3):
         print(
-            f"    {said} said for {answer}, {times} times; attending to {answer}, {writes}"
+            f"    {said} said for {answer}, {times} times; what the heads do with {answer}:"
         )
+        for _, h in HEADS:
+            gives = to_answer[:, h][data.labels == answer].mean()
+            loudest = int(ov_of[name][h, answer, :51].argmax())
+            print(
+                f"    0.{h} gives it {gives:.2f} of its attention (as in training), and would write mostly {loudest}"
+            )
 
 # %%
 print("hard triples in each model: y said when one thing is taken away (z in brackets)")
@@ -2171,41 +2211,43 @@ for name, other in models.items():
 # without the other head or the direct path few do.
 #
 # **Where they differ.** How many bands there are, where the borders lie, and how even the split is: in `seed3` one
-# head owns a few numbers only, as in the write-up's model. Nothing in the task prefers one division to another.
+# head owns a few numbers only, as in the write-up's model. The task does not fix the division.
 #
-# **The exception.** In `seed2` a few hundred answers stay wrong when both heads are made to look, all of them the
-# same one: 8 is read as 7. In that model 8 is the first number of a band, and the other head, which owns 7, writes 7
-# when it attends to 8 (printed above). So the sharing itself can break: at a border, when a head looks at a number
-# just outside its band.
+# **The exception.** In `seed2` making both heads look spoils a few hundred answers, most of which were right before,
+# and all of them are the same one: 8 is read as 7. In that model 8 is the first number of a band, and the other head,
+# which owns 7, writes 7 when it attends to 8 (printed above). Left alone, that head gives 8 little attention, and the
+# harm is not done. So the sharing can be broken by force: at a border, a head that looks at a number just outside its
+# band may miscopy it. It works because each head mostly keeps its eyes off such numbers.
 
 # %% [markdown]
 # ## 9 · What we know, and how well
 #
 # How do two heads share the work? **By number.** Each number has an owner, which copies it when it attends to it; the
-# numbers of an owner form bands. Both heads look for "the next number", roughly, and a head looks better where it
+# numbers of an owner form bands. (At the borders both are needed.) Both heads look for "the next number", roughly, and a head looks better where it
 # owns the answer. When does the sharing break? **Hardly ever**: on every kind of list tried here it is the *looking*
 # that breaks. Where the next number is far away, or no small number is there for `SEP` to find, or the next number is
-# the same again, the owner looks elsewhere. Had it looked there, it would have copied the answer; the one exception
-# found is a border number of one model.
+# the same again, the owner looks elsewhere. Had it looked there, it would have copied the answer. The one exception
+# found, a border number of one model, had to be forced.
 #
 # | claim | evidence | strength | what would refute it |
 # |---|---|---|---|
-# | Each number is answered by one head, in bands | cost of each head by number; the owner alone gives nearly all right answers, the other head about one in ten; five models | strong (intervention) | a number in the middle of a band that survives without its owner, and not without the other |
+# | Nearly each number is answered by one head, in bands | cost of each head by number; the owner alone gives nearly all right answers, the other head about one in ten; five models | strong (intervention) | a number in the middle of a band that survives without its owner, and not without the other |
 # | The bands are in the OV circuits | copying margins name the same owners | weights, in agreement with the intervention | an owner that does not copy its numbers |
 # | Each head also looks better where it owns | one pattern for both heads costs the giver's own numbers little and the others much | strong (intervention), for this model | answers that do not mind whose pattern is used |
-# | Wrong answers are wrong looks | with attention on the right answer nearly all answers are right, on four kinds of lists, in five models | strong (intervention); one border number of `seed2` is an exception | wrong answers that stay, in the middle of a band |
+# | Wrong answers are wrong looks | with attention on the right answer nearly all answers are right, on three kinds of hard lists, in five models; in this model half of the attention is enough | strong (intervention); for one border number of `seed2` both heads' full attention does harm | wrong answers that stay, in the middle of a band |
 # | Near neighbours are kept apart by what an owner writes beside the diagonal | attributions that add up; taking away two of their cells makes the answer $z$ in about half of the hard triples, taking away the other head or the direct path in few | strong; but logits were subtracted, the model was not run again without them | few answers $z$ without the two cells |
-# | The direct path forbids the number itself | without it, more of the wrong answers over a wide gap are the number itself | intervention | as many without it as with it |
-# | Their position keeps high numbers from attending to the smallest | the term has that sign; exchanging it changes the owner's attention to small numbers little | not supported as the main reason | an owner's attention to small numbers that rises far when the position is exchanged |
+# | The direct path speaks against the number itself | without it, more of the wrong answers over a wide gap are the number itself | intervention, for this model | as many without it as with it |
+# | Their position keeps high numbers from attending to the smallest | the term has that sign; exchanging it changes the owner's attention to small numbers little | not supported as the main reason, in this model | an owner's attention to small numbers that rises far when the position is exchanged |
 # | The account is complete enough to predict mistakes | tables from the weights foretell right and wrong answers on lists chosen without them | strong (prediction) | a score near one half |
 #
 # **Not understood.** Why bands, and not, say, odd and even numbers; why the borders are where they are. A head's OV
 # circuit has rank 48 at most and there are 51 numbers, so neither head could copy all of them independently: whether
-# that is what makes them divide the numbers is not tested. What makes one head miss the next number exactly where the
-# other one owns it. Why 0 needs neither head much.
+# that is what makes them divide the numbers is not tested. What makes one head miss the next number mostly where
+# the other one owns it. Why, in this model, 0 needs neither head much.
 #
-# **Corrections to the write-up.** The captions of its OV figure give both bands to head 0.1. The axes of its QK
-# figure are named after those of the OV figure. A comment at its last figure swaps two axes, and the code of that
+# **Corrections to the write-up.** The sentence under its OV figure gives both bands to head 0.1. The axes of its QK
+# figure have names that would suit an OV circuit. Its text puts the positions of the position figure on the key side;
+# its code has them, rightly, on the query side. A comment at its last figure swaps two axes, and the code of that
 # figure uses names that are not defined. Its four near-neighbour examples become a statistic here, and its accepted
 # explanation stands. That positions keep high numbers from attending to zero is more than our measurement says of our
 # model.
