@@ -29,8 +29,8 @@
 # | **Data** | `BOS`, ten numbers from 0 to 49 (repeats allowed), `MID`, the same ten in order. Fifty logits, one for each number |
 # | **You need** | Python, the basics of PyTorch, and the formula of attention. No other tutorial: section 0 shows the tools on this very model |
 #
-# The challenge and its first analysis are Connor Kissane's ("Sorting fixed-length lists"). This lesson follows that
-# analysis, corrects two of its figures and one of its conclusions, and goes on from there.
+# The challenge and its first analysis are Connor Kissane's ("Sorting fixed-length lists"; "the write-up" from here on).
+# This lesson follows it, corrects some of its figures and conclusions (the list is at the end), and goes on from there.
 
 # %% [markdown]
 # ## Setup
@@ -211,10 +211,11 @@ for name, share in to.items():
     print(f"{name:16s}", " ".join(f"{s:.2f}" for s in share))
 
 # %% [markdown]
-# **What you should see:** the rows that count are `MID` to `s9` (the printed columns). They look at the list, at every place of
-# it alike: a number can stand anywhere. Some attention goes to `BOS` and to `MID`, and nearly none to the sorted part, though the
-# numbers printed so far stand there. What a head would do with that knowledge is a good question; this one does without.
-# The last answer is special: there, next to nothing goes anywhere but to the list.
+# **What you should see:** the rows that count are the answer positions, `MID` to `s9` (printed below the figure, one
+# column each). They look at the list, on average at every place of it alike: a number can stand anywhere. Some
+# attention goes to `BOS` and to `MID`, and nearly none to the sorted part, though the numbers printed so far stand
+# there. Can the head do without them? Section 5 puts that to the test. The last answer is special: there, next to
+# nothing goes anywhere but to the list.
 #
 # **Hooks.** A hook is a function that gets an activation while the model runs, and may return another one instead. `with
 # model.hooks(fwd_hooks=[(name, function)]):` puts it on and takes it off again. Before the first change, the control:
@@ -545,7 +546,8 @@ print(f"share of rows with their own number on top: {share_of_rows(ov_token):.4f
 
 # %% [markdown]
 # The figure is as high as it can be, as in the write-up (1.0 there). Does that show that the head copies? It says that
-# *all* attention on one number would give that number. You have seen that the attention is never all on one number.
+# *all* attention on one number would give that number (position and direct path left aside). You have seen that the
+# attention is spread: hardly ever is it all on one number.
 
 # %% [markdown]
 # ### Exercise 8 · `position_bias` (optional)
@@ -588,9 +590,9 @@ print(f"list positions: standard deviation over positions {in_list.std(0).mean()
 print(f"                standard deviation over logits    {in_list.mean(0).std():.1f}")
 
 # %% [markdown]
-# The ten rows of the list are nearly the same: where a number stood makes no difference. The write-up calls this a constant
-# bias. Constant over *positions*, yes. Over *logits* it is far from constant, and it does not cancel in the softmax. Whether
-# the model needs it is a question for section 4.
+# The ten rows of the list are nearly the same: where a number stood makes next to no difference here. The write-up
+# calls this a constant bias. Constant over *positions*, yes. Over *logits* it is far from constant, and so it does not
+# cancel in the softmax that makes probabilities of logits. Whether the model needs it is a question for section 4.
 
 # %% [markdown]
 # ### Exercise 9 · `copied_answers` (optional)
@@ -643,9 +645,9 @@ print(f"the model {by_position.mean():.4f}   a copier {copier_right.mean():.4f}"
 
 # %% [markdown]
 # **The first hypothesis fails as an account of the model.** Answering the number with most attention is right far more
-# often than chance, and at the last answer position it is nearly as good as the model. In the middle it is wrong in
-# more than a third of the lists, in which the model is right. Whatever else the head writes must make up for that.
-# First, how it comes to look where it looks.
+# often than chance, and at the last answer position it is nearly as good as the model. In the middle it is wrong in more
+# than a third of the lists, and in nearly all of these the model is right. Whatever else the head writes must make up for
+# that. First, how it comes to look where it looks.
 
 # %% [markdown]
 # ## 3 · Where does it look?
@@ -758,8 +760,8 @@ plotting.heatmap(
 # - **Two terms tell places apart**, `token→position` and `position→position`. In the list part they are flat along each row.
 #   Between `BOS`, the list, `MID` and the sorted part they are not.
 # - In the sorted part (columns 12 and on) `token→position` is high in places, which the write-up found confusing.
-#   `position→position` is low there, and in those rows `token→token` too. Only the sum counts (last figure), and it is
-#   low.
+#   `position→position` is low there nearly everywhere, and where `token→position` is high `token→token` is low, too. Only
+#   the sum counts (last figure), and it is low.
 #
 # Since each part is a row of `W_E` or `W_pos`, all that the terms can ever be stands in four tables:
 
@@ -869,7 +871,7 @@ checks.successor_share(successor_share)
 # %%
 successors = checks.successor_share.working(successor_share)(QK_tables["token_token"])
 favourite = QK_tables["token_token"][:50, :50].argmax(-1)
-print(f"numbers that score their successor highest: {successors:.4f} of 49")
+print(f"share of the 49 numbers that score their successor highest: {successors:.4f}")
 plotting.scatter(
     {
         "favourite": (range(50), favourite),
@@ -937,10 +939,10 @@ print(f"right answers with the model's scores:           {share_right(logits):.4
 print(f"right answers with scores that lack 1/√d_head:   {share_right(unscaled):.4f}")
 
 # %% [markdown]
-# The root changes no favourite, but it changes every softmax: scores eleven times too large make the head look at one
-# number alone, and a head that looks at one number alone answers badly. (That is the second time that spread attention
-# turns out to be needed.) Terms that are to be *compared with the model's scores* must have the root; the write-up's do
-# not.
+# The root changes no favourite, but it changes every softmax: scores eleven times too large put most of the attention
+# on one token, and with attention so narrow the head answers badly. (So spread attention is not just untidy: this model
+# needs it. Section 4 says what for.) Terms that are to be *compared with the model's scores* must have the root; the
+# write-up's do not.
 
 # %% [markdown]
 # ### Exercise 13 · `slope_by_position` (optional)
@@ -1053,10 +1055,12 @@ rebuild = checks.rebuilt_logits.working(rebuilt_logits)
 difference = (rebuild(tables, data.tokens) - logits).abs().max()
 print(f"largest logit: {logits.abs().max():.0f}")
 print(f"largest difference between rebuilt and model: {difference:.3f}")
+small = difference < 1e-5 * logits.abs().max()
+print(f"below 1e-5 of the largest logit: {bool(small)}")
 
 # %% [markdown]
-# A hundredth or less: small, but is it nothing? The logits are large, and 32-bit floats have seven digits. The same in
-# 64 bits tells rounding from a mistake:
+# Small, but is it nothing? The logits are large, and 32-bit floats have about seven digits, so rounding can do this much.
+# The same in 64 bits, which have about sixteen digits, tells rounding from a mistake:
 
 # %%
 precise = load_model("sorted_list_one_head").double()
@@ -1075,10 +1079,13 @@ precise_tables = {
 }
 difference = (rebuild(precise_tables, data.tokens) - precise(data.tokens)).abs().max()
 print(f"largest difference in 64 bits: {difference:.4f}")
+for bound in ("1e-4", "1e-8"):
+    print(f"below {bound}: {bool(difference < float(bound))}")
 
 # %% [markdown]
-# The eight tables *are* the model. It has 81,408 parameters, the tables fewer than 13,000 numbers. Now operate: change
-# a table, rebuild, count. The control is done, since unchanged tables give the model.
+# With more digits the difference is gone: it was rounding. The eight tables *are* the model. It has 81,408 parameters,
+# the tables fewer than 13,000 numbers. Now operate: change a table, rebuild, count. The control is done, since unchanged
+# tables give the model.
 #
 # ### What copies, and what else?
 #
@@ -1111,9 +1118,9 @@ for name, rows in {
 
 # %% [markdown]
 # This is no copier's row. Each has a small **tip** at its own number, on top of a long **ramp**. The ramps of small
-# numbers are level up to the number and fall after it: *the answer is not above me*. Those of large numbers rise up to
-# the number and stay level: *the answer is not below me*. (At the far end they bend back.) To copy, the tip would be
-# enough. What are the ramps for?
+# numbers are nearly level up to the number and fall after it: *the answer is not above me*. Those of large numbers rise
+# up to the number and stay nearly level: *the answer is not below me*. (At the far end they bend back. The number 25,
+# in the middle, has a short slope on each side.) To copy, the tip would be enough. What are the ramps for?
 #
 # Split the table. A number's tip is what its own logit has more than the mean of its two neighbours.
 
@@ -1135,6 +1142,8 @@ without_tips["ov_token"][:50] -= torch.diag(tips)
 one_bias = dict(tables)
 one_bias["ov_position"] = tables["ov_position"].clone()
 one_bias["ov_position"][1:11] = tables["ov_position"][1:11].mean(0)
+no_list_bias = {**tables, "ov_position": tables["ov_position"].clone()}
+no_list_bias["ov_position"][1:11] = 0
 no_bias = {**tables, "ov_position": torch.zeros_like(tables["ov_position"])}
 no_direct = {
     **tables,
@@ -1146,7 +1155,8 @@ operations = {
     "only tips: a copier": only_tips,
     "without tips": without_tips,
     "same bias at all list places": one_bias,
-    "no position bias": no_bias,
+    "no bias at list places": no_list_bias,
+    "no position bias at all": no_bias,
     "no direct path": no_direct,
 }
 distances = {
@@ -1173,8 +1183,9 @@ plotting.heatmap(
 # - *Only tips*, a head that copies with the model's own attention, misses more than a quarter of the answers.
 # - *Without tips* few answers are exactly right, but nearly all are **off by one at most**. So the ramps know about
 #   where the answer is, and not which number near there is in the list. Only numbers that are in the list have tips.
-# - The bias may be the same at all places of the list: hardly anything changes. Without any, much is lost. It belongs
-#   to the ramps.
+# - The position bias may be the same at all places of the list: hardly anything changes. Without it there, much is
+#   lost: it is a part of the ramps (the curves above have it in them). If `BOS`'s and `MID`'s bias goes, too, less is
+#   lost: they weigh against the list's.
 # - The direct path is worth a few answers in a thousand.
 #
 # **A better hypothesis.** *The ramps find the neighbourhood, the tips choose the number.* Every number that is attended
@@ -1206,10 +1217,10 @@ plotting.line_facets(
 ).show()
 
 # %% [markdown]
-# Without tips there is one broad hill, whose top lies near the right answer. Numbers that are in the list stick out of
-# it. From the first panel to the second the hill moves to the right, from 22 towards 27, although the same numbers are
-# in sight. What moved it? The only difference between the two queries is their position. Section 5 puts that to the
-# test.
+# Without tips there is one broad hill, whose top lies near the right answer. Numbers that are in the list and get
+# attention stick out of it. From the first panel to the second the hill moves to the right, from 22 towards 27, although
+# the same list is in sight. What moved it? The only difference between the two queries is their position. Section 5 puts
+# that to the test.
 
 # %% [markdown]
 # ### Exercise 15 · `second_differences` (optional)
@@ -1433,8 +1444,9 @@ for name, changed in without.items():
 
 # %% [markdown]
 # The sorted part is not needed: the head does *not* look back at what it has printed. (The number that it stands on
-# speaks as a query.) But `BOS` and `MID`, which are in every list and say nothing about it, are needed for many
-# answers: `BOS` mostly for the early ones, `MID` for the later ones. What do they write?
+# speaks as a query.) But `BOS` and `MID`, which are in every sequence and say nothing about the list, are needed for many
+# answers: `BOS` mostly for the early ones, `MID` for the later ones. Only the first and the last answer hardly need them.
+# What do they write?
 
 # %%
 worth = {
@@ -1452,9 +1464,11 @@ plotting.line(
 ).show()
 
 # %% [markdown]
-# As much as any number. They are **counterweights**: `BOS` pulls away from the small numbers, so without it mistakes
-# are mostly too small, and `MID` pulls away from the large ones, so without it they are mostly too large (the printed
-# lines). How much attention the two get depends on the number last printed, through `token→position`.
+# More, for the same attention, than the two numbers. They are **counterweights**. Where `BOS` is needed most the
+# answers are small, and there its curve rises: it pulls away from the smallest numbers, so without it mistakes are
+# mostly too small. Where `MID` is needed most the answers are larger, and there its curve falls: it pulls away from the
+# largest, so without it they are mostly too large (the printed lines). How much attention the two get depends, among
+# other things, on the number last printed, through `token→position`.
 #
 # ### How does it know how often a number was printed?
 #
@@ -1520,12 +1534,12 @@ print(f"one earlier, a copy left, and yet not again: a smaller number in {smalle
 # In this model the prediction holds where it was made. In the rows with no copy left (1 of 1, 2 of 2, 3 of 3), a query
 # that thinks it stands one position earlier mostly repeats the number. In the rows with one copy left (1 of 2, 2 of 3),
 # one that thinks it stands one later mostly leaves it; with two left (1 of 3) it stays. So the *query's position* says
-# how many numbers have been printed, and the head weighs it against the numbers in sight: it computes a rank, and looks
-# nothing up.
+# how many numbers have been printed, and the head weighs it against the numbers in sight: it works with something like a
+# rank, and does not look up what it has printed.
 #
-# Where a copy is left anyway, a query moved one *earlier* should simply stay. Often it does not, and then goes back to
-# a smaller number (the last printed line): the pulls are not exact ranks. And look at the middle of the last row. It
-# should be zero.
+# Where a copy is left anyway, a query moved one *earlier* should simply stay. In the row "1 of 3" it often does not, and
+# then goes back to a smaller number (the last printed line): the pulls are not exact ranks. And look at the middle
+# column, the model itself: the last row should be zero, and "1 of 2" should be one.
 
 # %% [markdown]
 # ## 6 · Where it fails
@@ -1727,7 +1741,7 @@ moved_on = (
 print(f"stuck, but without tips the next number is above the last: {moved_on:.2f}")
 
 # %% [markdown]
-# In each column the place that the mechanism names mends nearly all of the mistakes, and the others few or less.
+# In each column the place that the mechanism names mends about nine in ten of the mistakes, and the others far fewer.
 # (Hiding a smaller number mends some as well, as it should: small numbers hold the answer down, too. Hiding the right
 # number, of course, mends nothing.)
 #
@@ -1870,7 +1884,7 @@ plotting.strip(
 
 # %% [markdown]
 # There are only four sets of three, so a first rank says little. What says more: in this model the other sets of three
-# lose a third of the work or more, and the best pair does, too.
+# lose more than a quarter of the work, and the best pair does, too.
 
 # %% [markdown]
 # ### Exercise 19 · `explanation` (optional)
@@ -1891,7 +1905,7 @@ plotting.strip(
 #
 # <details><summary>Hint 1</summary>
 #
-# Section 4 and 5 list what hardly matters: which place of the list a number has, the sorted part, the direct path.
+# Sections 4 and 5 list what hardly matters: which place of the list a number has, the sorted part, the direct path.
 # </details>
 # <details><summary>Hint 2</summary>
 #
@@ -2084,8 +2098,9 @@ plotting.heatmap(
 #
 # **What they share** is nearly everything. In each model the number with most attention is the right one in seven
 # answers of ten or so, and the model in more than ninety-nine of a hundred; each row of the OV table has its own number
-# on top; tips alone miss a quarter or more, ramps alone are off by one at most. All four terms are needed. The query's
-# position says how many are printed. Both mistakes are there, and both are mended as the mechanism says.
+# on top; tips alone miss a quarter or more, ramps alone are nearly always off by one at most. All four terms are
+# needed. The query's position says how many are printed. Both mistakes are there, and both are mostly mended as the
+# mechanism says.
 #
 # **Where they differ** is in degree: how often the favourite is the successor (never as often as in the write-up's
 # model, 31 of 49), what dropping `position→position` costs, and how many of the hard lists are right.
@@ -2104,16 +2119,16 @@ plotting.heatmap(
 #
 # | claim | evidence | strength | what would refute it |
 # |---|---|---|---|
-# | Nothing is missing from the eight tables | logits rebuilt from them: in 32 bits the difference is about a millionth of the largest logit, in 64 bits it is 0.0000 | exact (identity) | a difference that does not go away in 64 bits |
+# | Nothing is missing from the eight tables | logits rebuilt from them: in 32 bits the difference is below 1e-5 of the largest logit, in 64 bits it is below 1e-8 | exact (identity) | a difference that does not go away in 64 bits |
 # | The model uses what `MID` sees of the list | the place of the smallest number hidden: the second smallest is answered | strong (intervention) | an answer that stays |
 # | It does not look at what it has printed | the sorted part hidden: the same accuracy to about a thousandth | strong (intervention) | accuracy that falls |
 # | "It attends to the right number and copies it" is not how it works | the number with most attention is right in about 0.7 of the answers; tips alone give about as many; every OV row has its own number on top all the same | strong (first by observation, second by an edit of the tables) | a copier that is right where the model is |
 # | Ramps find the neighbourhood, tips choose the number | tables without tips: few right, nearly all off by one at most; tips without ramps: more than a quarter wrong | strong (intervention on the rebuilt model) | tables without tips that are far off |
 # | All four score terms are needed | each dropped, and replaced by its mean or another list's (`position→position` is the same for all lists: only dropping tests it) | strong (intervention) | a subset of three that gives the model |
-# | `token→position` matters through `BOS` and `MID` | it is level over the list (weights); hiding either costs most answers | observation and intervention, but not on this term at these keys alone | a change of the term at those two keys alone without effect |
+# | `token→position` matters through `BOS` and `MID` | it is level over the list (weights); hiding `BOS` costs about a third of the answers, hiding `MID` about half | observation and intervention, but not on this term at these keys alone | a change of the term at those two keys alone without effect |
 # | The query's position says how many are printed | queries moved by one position repeat or leave a number as predicted; with copies left, one earlier is predicted less well | strong (intervention), not exact | repeats that do not follow the position |
-# | After three copies it errs because the copies weigh too much, the closer the next number the more | error by distance (observation); hiding a copy mends nearly all, other places few. That it is their *tips* alone holds in about half of the cases | strong (intervention with controls); the part of the tips is an observation | another place that mends as many |
-# | Across a gap it errs because the right number gets little attention | error by attention (observation); one more on its score mends nearly all, on others few | strong (intervention with controls) | the same |
+# | After three copies it errs because the copies weigh too much, the closer the next number the more | error by distance (observation); hiding a copy mends about nine in ten, another place far fewer. That it is their *tips* alone holds in about half of the cases | strong (intervention with controls); the part of the tips is an observation | another place that mends as many |
+# | Across a gap it errs because the right number gets little attention | error by attention (observation); one more on its score mends about nine in ten, on another far fewer | strong (intervention with controls) | the same |
 # | An account without places, sorted part and direct path predicts the model | score far above the perfect algorithm's on hard lists, right and wrong answers alike | strong (prediction) | a score near one half |
 #
 # **Not understood.** Why the ramps have the shapes they have, and bend back at the far end. Why training leaves three
@@ -2124,8 +2139,8 @@ plotting.heatmap(
 # **Corrections to the write-up.** Its score terms lack $1/\sqrt{d_\text{head}}$ and so do not add up to the model's
 # scores. Its 0.62 counts 49, which has no successor. "Attends the most to the correct token" and "copies" hold for most
 # answers and do not explain the accuracy (exercise 9, section 4). Its "constant bias" of positions is constant over
-# positions only; without it a quarter of the answers is lost (section 4). And "each token attends uniformly to all
-# places of the list" leaves out `BOS` and `MID`, for which that term is needed (section 5).
+# positions only; without it at the list's places four in ten answers or more are lost (section 4). And "each token
+# attends uniformly to all places of the list" leaves out `BOS` and `MID`, for which that term is needed (section 5).
 
 # %%
 checks.progress()
