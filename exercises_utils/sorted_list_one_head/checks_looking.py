@@ -81,6 +81,9 @@ def _answer_accuracy_cases() -> list[Case]:
                     "These are percents; return shares from 0 to 1.": right * 100,
                     "This says of each list and answer whether it is right; take the mean over lists.": hits.float(),
                     "These are shares of mistakes; return the shares of right answers.": 1 - right,
+                    "This is the mean probability of the right number; count how often it has the highest logit.": (
+                        at_answers(model(tokens)).softmax(-1).gather(-1, labels[..., None])[..., 0].mean(0)
+                    ),
                 },
             )
         )
@@ -351,6 +354,7 @@ def _attention_to_answer_cases() -> list[Case]:
         to_list = queries[..., 1:11]
         right = _attention_to_answer(model, tokens)
         first = is_right & (is_right.cumsum(-1) == 1)
+        last = is_right & (is_right.flip(-1).cumsum(-1).flip(-1) == 1)
         anywhere = labels[:, :, None] == tokens[:, None]
         own = at_answers(tokens)[:, :, None] == in_list[:, None]
         most = to_list.argmax(-1)
@@ -363,6 +367,12 @@ def _attention_to_answer_cases() -> list[Case]:
                 mistakes={
                     "Only the first copy of the number is counted; add up the attention to all of its copies in the list.": (
                         (to_list * first).sum(-1).mean(0)
+                    ),
+                    "Only the last copy of the number is counted; add up the attention to all of its copies in the list.": (
+                        (to_list * last).sum(-1).mean(0)
+                    ),
+                    "This is the share of the attention to the list; do not divide by what the list gets in all.": (
+                        ((to_list * is_right).sum(-1) / to_list.sum(-1)).mean(0)
                     ),
                     "The sorted part is counted too; count the places of the list, 1 to 10.": (
                         (queries * anywhere).sum(-1).mean(0)

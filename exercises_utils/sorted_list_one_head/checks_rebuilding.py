@@ -143,6 +143,7 @@ def _rebuilt_mistakes(
         **{f"The term `{term}` of the scores is missing.": without(term) for term in terms},
         "These are the answers, the largest logits; return the logits.": lambda: logits(pattern).argmax(-1),
         "A softmax has been taken; return the logits.": lambda: logits(pattern).softmax(-1),
+        "These are log-probabilities; return the logits.": lambda: logits(pattern).log_softmax(-1),
         "These are the logits at the ten answer positions; return those of all positions.": lambda: (
             at_answers(logits(pattern)) if n == task.N_CTX else logits(pattern)[:, -1:]
         ),
@@ -299,6 +300,14 @@ def _kept_case(title: str, name: str, kept: list[Term]) -> Case:
         top = logits_with(fresh.get(), tokens, masked(total).softmax(-1)).argmax(-1)
         return float((top[:, :-1] == tokens[:, 1:]).double().mean())
 
+    def with_means() -> float:
+        terms = score_terms(fresh.get(), tokens)
+        total = torch.zeros_like(terms["token", "token"])
+        for term in TERMS:
+            total += terms[term] if term in kept else terms[term].mean(0)
+        top = logits_with(fresh.get(), tokens, masked(total).softmax(-1)).argmax(-1)
+        return float((at_answers(top) == tokens[:, 12:]).double().mean())
+
     def of_whole_lists() -> float:
         return float(_hits_with_terms(fresh.get(), tokens, kept).all(-1).double().mean())
 
@@ -334,6 +343,11 @@ def _kept_case(title: str, name: str, kept: list[Term]) -> Case:
             "This is a share for each answer position; take the mean over all of them.": lambda: (
                 _hits_with_terms(fresh.get(), tokens, kept).double().mean(0)
             ),
+            "This is the share at MID alone; take the mean over all ten answer positions.": lambda: float(
+                _hits_with_terms(fresh.get(), tokens, kept)[:, 0].double().mean()
+            ),
+            "The other terms are replaced by their mean over lists; drop them altogether.": with_means,
+            "This is the share of mistakes; return the share of right answers.": 1 - right,
             "These are percents; return a share from 0 to 1.": 100 * right,
         },
     )

@@ -98,6 +98,7 @@ def _copying_share_cases() -> list[Case]:
         ov = torch.randn(n + 2, n, generator=generator)
         ov[:n] += strength * torch.eye(n)
         ov[0] *= -1  # a row whose own number is at the bottom
+        ov += 1.5 * torch.randn(n + 2, 1, generator=generator)  # rows that are high or low as a whole
         ov[n, :] += 4 * torch.eye(n)[seed]
         right = _copying_share(ov)
         hits = (ov[:n].argmax(-1) == torch.arange(n)).double()
@@ -124,6 +125,9 @@ def _copying_share_cases() -> list[Case]:
                     "These are percents; return a share from 0 to 1.": right * 100,
                     "This is the share of rows whose own logit is positive; it must be the largest of its row.": float(
                         (ov[:n].diagonal() > 0).double().mean()
+                    ),
+                    "This is the share of rows whose own logit is above the row's mean; it must be the largest.": float(
+                        (ov[:n].diagonal() > ov[:n].mean(-1)).double().mean()
                     ),
                     "This is the mean of the diagonal; return the share of rows whose top logit lies on it.": float(
                         ov[:n].diagonal().mean()
@@ -352,9 +356,12 @@ def _successor_share_cases() -> list[Case]:
     for n, seed in ((17, 3), (24, 4), (50, 5)):
         generator = torch.Generator().manual_seed(seed)
         table = torch.randn(n + 2, n + 2, generator=generator)
-        # Half of the numbers score the next one high, others themselves, the one before, or BOS.
-        preferred = torch.tensor([1, 1, 1, 1, 1, 0, 0, -1])[torch.randint(8, (n + 2,), generator=generator)]
+        # Half of the numbers score the next one high, others themselves, the one before, one further up, 0, or BOS.
+        offsets = torch.tensor([1, 1, 1, 1, 1, 0, 0, -1, 2, 3])
+        preferred = offsets[torch.randint(len(offsets), (n + 2,), generator=generator)]
+        preferred[[n // 2, n // 2 + 2]] = 1
         table += 6.0 * torch.nn.functional.one_hot((torch.arange(n + 2) + preferred) % (n + 2), n + 2)
+        table[[n // 2, n // 2 + 2], 0] += 12.0
         table[: n // 4, n] += 9.0
         table[n - 2, n - 1] += 9.0
         right = _successor_share(table)
@@ -392,6 +399,9 @@ def _successor_share_cases() -> list[Case]:
                     "This is the share of numbers that score themselves highest; ask for the next one"
                     " (and leave out the last).": float(
                         (table[:n, :n].argmax(-1) == torch.arange(n)).double().mean()
+                    ),
+                    "This is the share of numbers that score some larger number highest; ask for the next one.": float(
+                        (table[: n - 1, :n].argmax(-1) > torch.arange(n - 1)).double().mean()
                     ),
                     "This is the share of numbers that score the number before them highest; ask for the next one.": float(
                         (table[1:n, :n].argmax(-1) == torch.arange(n - 1)).double().mean()

@@ -66,6 +66,10 @@ def _answer_probabilities_cases() -> list[Case]:
                         at_answers(logits, tokens), labels
                     ),
                     "These are log-probabilities; return probabilities.": right.log(),
+                    "These are losses, minus the log-probabilities; return probabilities.": -right.log(),
+                    "SEP is left out of the softmax; it runs over the whole vocabulary.": of(
+                        at_answers(logits[..., :-1], tokens).softmax(-1), labels
+                    ),
                     "Off by one: you read one position too late. The answer to the number at position p + 1 is read "
                     "at position p, so the first one at SEP.": of(probs[:, n + 1 : 2 * n + 1], labels),
                     "This is the probability of the token that stands at the position itself; the right answer is the "
@@ -258,6 +262,11 @@ def _constant_scale_logits_cases() -> list[Case]:
                     "number, the mean.": at_answers(model(tokens), tokens),
                     "The mean of the scale is taken over all positions; take it over the answer positions, SEP to the "
                     "last number but one.": at / scale.mean() + model.b_U,
+                    "The mean of the scale is taken one position too late; the answer positions begin at SEP and leave out "
+                    "the last position.": at / scale[:, length_of(tokens) + 1 :].mean() + model.b_U,
+                    "The mean of the scale has the last position in it, where nothing is asked; leave it out.": at
+                    / scale[:, length_of(tokens) :].mean()
+                    + model.b_U,
                     "The mean of the scale is taken over the lists only, so each position keeps its own; take one mean "
                     "over lists and answer positions.": at / scale_at.mean(0) + model.b_U,
                     "The mean of the scale is taken over the positions only, so each list keeps its own; take one mean "
@@ -470,6 +479,23 @@ def _ablation_costs_cases() -> list[Case]:
         heads = range(model.cfg.n_heads)
         n = length_of(tokens)
 
+        def measured(
+            measure: Callable[[Tensor], Tensor], fresh: Any = fresh, tokens: Tensor = tokens
+        ) -> Callable[[], Tensor]:
+            """The rise of something else than the mean loss, a function of the losses (batch, answer)."""
+
+            def costs() -> Tensor:
+                model = fresh.get()
+                start = measure(answer_losses(model, tokens))
+                return torch.stack(
+                    [
+                        measure(ablated_losses(model, tokens, [head])) - start
+                        for head in range(model.cfg.n_heads)
+                    ]
+                )
+
+            return costs
+
         # Forward passes are made only for an answer that is wrong.
         def instead(
             groups: list[list[int]], fresh: Any = fresh, tokens: Tensor = tokens, **how: str
@@ -498,6 +524,15 @@ def _ablation_costs_cases() -> list[Case]:
                     "The loss is summed; take the mean over lists and answers.": right * n * len(tokens),
                     "Nothing is ablated: every loss is compared with itself. The loss before is computed outside the "
                     "`with` block, the loss after inside it.": torch.zeros_like(right),
+                    "This is the fall of the right number's probability; return the rise of the cross-entropy.": measured(
+                        lambda losses: -(-losses).exp().mean()
+                    ),
+                    "The logarithm is taken of the mean probability; take the mean of the logarithms.": measured(
+                        lambda losses: -(-losses).exp().mean().log()
+                    ),
+                    "This is the rise of the median loss; take the mean.": measured(
+                        lambda losses: losses.median()
+                    ),
                     "This is zero ablation; put in the mean over lists.": instead(
                         [[head] for head in heads], how="zero"
                     ),
@@ -596,6 +631,29 @@ def _costs_by_number_cases() -> list[Case]:
                     "SEP has a column, with 0; numbers only, 0 to d_vocab − 2.": F.pad(right, (0, 1)),
                     "A number that is never the answer has 0; nothing is known of it, so it is NaN.": right.nan_to_num(
                         0.0
+                    ),
+                    "A number that is never the answer has infinity; nothing is known of it, so it is NaN.": (
+                        right.nan_to_num(math.inf)
+                    ),
+                    "A number that is never the answer has −1; nothing is known of it, so it is NaN.": (
+                        right.nan_to_num(-1.0)
+                    ),
+                    "This is the median of the rises; take the mean.": lambda rise=rise, labels=labels, n=n_numbers: (
+                        torch.stack(
+                            [
+                                rise.masked_fill(labels != t, math.nan).flatten(1).nanmedian(-1).values
+                                for t in range(n)
+                            ],
+                            dim=-1,
+                        )
+                    ),
+                    "The rises are those of whole lists in which the number stands; take those of its own answers.": (
+                        lambda rise=rise, labels=labels, n=n_numbers: torch.stack(
+                            [rise[:, (labels == number).any(1)].mean((1, 2)) for number in range(n)], -1
+                        )
+                    ),
+                    "The answers are sorted by the unsorted list; sort them by the right answers, the sorted list.": (
+                        _by_number(rise, tokens[:, :n], n_numbers)
                     ),
                     "The rises are summed; take the mean over the answers of each number.": right.nan_to_num(
                         0.0

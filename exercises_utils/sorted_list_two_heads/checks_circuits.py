@@ -89,6 +89,9 @@ def _number_ranges_cases() -> list[Case]:
                     "The keys are tensors; write `int(head)`.": {
                         str(torch.tensor(head)): found for head, found in right.items()
                     },
+                    "The keys are texts; write `int(head)`.": {
+                        str(head): found for head, found in right.items()
+                    },
                     "Heads that own nothing have an entry; leave them out.": {
                         head: right.get(head, []) for head in range(max(heads) + 1)
                     },
@@ -250,6 +253,8 @@ def _copying_head_cases() -> list[Case]:
         ov[:, :, -1] *= torch.rand(n_heads, n_numbers + 1, generator=generator)
         if i == 1:
             ov = ov.round()  # with ties between heads
+        if i == 2:
+            ov[:, ::2] -= 12.0  # rows in which no logit is positive
         right = _copying_head(ov)
         numbers = ov[:, :-1, :-1]
         margins, every = _margins(numbers), ov.diagonal(dim1=1, dim2=2)[:, :-1]
@@ -274,6 +279,10 @@ def _copying_head_cases() -> list[Case]:
                     ).argmax(0),
                     "The diagonal itself is among the others, so that a margin is never above 0; leave it out.": (
                         every - numbers.max(-1).values
+                    ).argmax(0),
+                    "The diagonal is put to 0, which is larger than any negative logit; put minus infinity there.": (
+                        every
+                        - numbers.masked_fill(torch.eye(n_numbers, dtype=torch.bool), 0.0).max(-1).values
                     ).argmax(0),
                     "The sizes are compared, without their sign; a negative margin is no copying.": margins.abs().argmax(
                         0
@@ -431,6 +440,8 @@ def _by_matrices(
     keys: Tensor,
     *,
     biases: bool = True,
+    query_bias: bool = True,
+    key_bias: bool = True,
     normalised: bool = True,
 ) -> Tensor:
     layer, index = head
@@ -438,8 +449,8 @@ def _by_matrices(
     def scale(x: Tensor) -> Tensor:
         return (x.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt() if normalised else torch.ones(1)
 
-    q = query / scale(query) @ model.W_Q[layer, index] + biases * model.b_Q[layer, index]
-    k = keys / scale(keys) @ model.W_K[layer, index] + biases * model.b_K[layer, index]
+    q = query / scale(query) @ model.W_Q[layer, index] + (biases and query_bias) * model.b_Q[layer, index]
+    k = keys / scale(keys) @ model.W_K[layer, index] + (biases and key_bias) * model.b_K[layer, index]
     return k @ q / model.cfg.d_head**0.5
 
 
@@ -477,6 +488,10 @@ def _key_scores_cases() -> list[Case]:
                     "The biases b_Q and b_K are missing.": _by_matrices(
                         model, head, asked, keys, biases=False
                     ),
+                    "The query's bias b_Q is missing.": _by_matrices(
+                        model, head, asked, keys, query_bias=False
+                    ),
+                    "The keys' bias b_K is missing.": _by_matrices(model, head, asked, keys, key_bias=False),
                     "The LayerNorm is missing: divide the query and every key by its own scale.": _by_matrices(
                         model, head, asked, keys, normalised=False
                     ),

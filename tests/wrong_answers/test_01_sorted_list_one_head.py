@@ -65,6 +65,11 @@ def in_percent(model, tokens):
     return 100 * hits(model, tokens).mean(0)
 
 
+def mean_probability(model, tokens):
+    probabilities = model(tokens)[:, 11:21].softmax(-1)
+    return probabilities.gather(-1, tokens[:, 12:, None])[..., 0].mean(0)
+
+
 def accuracy_by_probabilities(model, tokens):
     best = model(tokens)[:, 11:21].softmax(-1).topk(1).indices[..., 0]
     return (best == tokens[:, 1:11].sort(-1).values).double().mean(0)
@@ -241,6 +246,16 @@ def first_copy(model, tokens):
     return attention(model, tokens, reduce=lambda m: m & (m.cumsum(-1) == 1)).mean(0)
 
 
+def last_copy(model, tokens):
+    last = lambda m: m & (m.flip(-1).cumsum(-1).flip(-1) == 1)  # noqa: E731
+    return attention(model, tokens, reduce=last).mean(0)
+
+
+def share_of_the_list(model, tokens):
+    to_list = pattern_of(model, tokens)[:, 11:21, 1:11].sum(-1)
+    return (attention(model, tokens) / to_list).mean(0)
+
+
 def sorted_part_too(model, tokens):
     return attention(model, tokens, keys=slice(1, 22)).mean(0)
 
@@ -393,6 +408,15 @@ def copying_count(ov):
 
 def positive_diagonal(ov):
     return (ov.diagonal() > 0).float().mean().item()
+
+
+def above_the_rows_mean(ov):
+    n = ov.shape[1]
+    return (ov[:n].diagonal() > ov[:n].mean(-1)).float().mean().item()
+
+
+def fifty_numbers(ov):
+    return diagonal_on_top(ov).sum().item() / 50
 
 
 def largest_size(ov):
@@ -576,6 +600,16 @@ def of_49_whatever_the_size(token_scores):
     return successor(token_scores, n - 1, n).sum().item() / 49
 
 
+def some_larger_number(token_scores):
+    n = len(token_scores) - 2
+    return (token_scores[: n - 1, :n].argmax(-1) > torch.arange(n - 1)).float().mean().item()
+
+
+def zero_is_no_key(token_scores):
+    n = len(token_scores) - 2
+    return (token_scores[: n - 1, 1:n].argmax(-1) == torch.arange(n - 1)).float().mean().item()
+
+
 def successor_in_numpy(token_scores):
     table = token_scores.numpy()[:-2, :-2]
     return np.mean([row.argmax() == i + 1 for i, row in enumerate(table[:-1])])
@@ -676,6 +710,10 @@ def mask_after_softmax(tables, tokens):
 
 def softmax_over_queries(tables, tokens):
     return rebuilt(tables, tokens, pattern=circuits.causal(scores_from(tables, tokens)).softmax(-2))
+
+
+def log_probabilities(tables, tokens):
+    return rebuilt(tables, tokens).log_softmax(-1)
 
 
 def no_direct_path(tables, tokens):
@@ -849,6 +887,24 @@ def a_share_for_each_answer(model, tokens, kept):
 
 def pattern_of_zero(model, tokens, kept):
     return right_share(with_scores(model, tokens, setting(slice(None), slice(None), 0.0), PATTERN), tokens)
+
+
+def others_by_their_mean(model, tokens, kept):
+    every = terms(model, tokens)
+    parts = [(q, k) for q in range(2) for k in range(2)]
+    chosen = [every[q, k] if (PARTS[q], PARTS[k]) in kept else every[q, k].mean(0) for q, k in parts]
+    scores = circuits.causal(sum(chosen, torch.zeros_like(every[0, 0])))
+    with model.hooks(fwd_hooks=[(SCORES, lambda activation, hook: scores[:, None])]):
+        return right_share(model(tokens), tokens)
+
+
+def share_at_mid(model, tokens, kept):
+    logits = with_terms(model, tokens, kept)
+    return (logits[:, 11].argmax(-1) == tokens[:, 12]).float().mean().item()
+
+
+def share_wrong(model, tokens, kept):
+    return 1 - right_share(with_terms(model, tokens, kept), tokens)
 
 
 def kept_plainly(model, tokens, kept):
@@ -1072,6 +1128,7 @@ LESSON = [
             counted: "divide by the number of lists",
             in_percent: "percents",
             hits: "take the mean over lists",
+            mean_probability: "mean probability",
         },
         right=[accuracy_by_probabilities, accuracy_as_list],
     ),
@@ -1114,6 +1171,8 @@ LESSON = [
         checks.attention_to_answer,
         wrong={
             first_copy: "first copy",
+            last_copy: "last copy",
+            share_of_the_list: "do not divide",
             sorted_part_too: "sorted part",
             the_querys_own_number: "stands at the query",
             queries_too_late: "too late",
@@ -1151,6 +1210,8 @@ LESSON = [
             copying_count: "share",
             positive_diagonal: "largest of its row",
             largest_size: "absolute",
+            above_the_rows_mean: "above the row's mean",
+            fifty_numbers: "right on a random circuit of 50 numbers",
             copies_one_by_one: "take the mean",
         },
         right=[copying_in_numpy],
@@ -1207,6 +1268,8 @@ LESSON = [
             scores_itself_highest: "score themselves",
             successor_count: "share",
             of_49_whatever_the_size: "whatever the size",
+            some_larger_number: "some larger number",
+            zero_is_no_key: "Expected",
         },
         right=[successor_in_numpy],
     ),
@@ -1241,6 +1304,7 @@ LESSON = [
             tokens_turned_round: "turned round",
             forgets_token_position: "`token_position`",
             rebuilt_answers: "return the logits",
+            log_probabilities: "log-probabilities",
             uses_the_lessons_model: "random tables",
         },
         right=[rebuilt_plainly, rebuilt_in_double, rebuilt_by_one_hot],
@@ -1271,6 +1335,9 @@ LESSON = [
             every_position_counts: "ten answer positions",
             whole_lists_with_terms: "count answers",
             a_share_for_each_answer: "mean over all",
+            others_by_their_mean: "drop them altogether",
+            share_at_mid: "at MID alone",
+            share_wrong: "share of mistakes",
             pattern_of_zero: "before the softmax",
         },
         right=[kept_plainly, kept_by_subtracting],

@@ -44,6 +44,14 @@ def log_probabilities(model, tokens):
     return pick(answers_of(model(tokens), tokens).log_softmax(-1), labels(tokens))
 
 
+def losses_not_probabilities(model, tokens):
+    return -log_probabilities(model, tokens)
+
+
+def softmax_without_SEP(model, tokens):
+    return pick(answers_of(model(tokens)[..., :-1].softmax(-1), tokens), labels(tokens))
+
+
 def read_too_late(model, tokens):
     return pick(model(tokens).softmax(-1)[:, middle(tokens) + 1 :], labels(tokens))
 
@@ -185,6 +193,14 @@ def mean_over_all_positions(model, tokens):
     return with_scale(model, tokens, lambda scale: scale.mean())
 
 
+def mean_too_late(model, tokens):
+    return with_scale(model, tokens, lambda scale: scale[:, middle(tokens) + 1 :].mean())
+
+
+def mean_with_the_last_position(model, tokens):
+    return with_scale(model, tokens, lambda scale: scale[:, middle(tokens) :].mean())
+
+
 def mean_over_lists_only(model, tokens):
     return with_scale(model, tokens, lambda scale: answers_of(scale, tokens).mean(0))
 
@@ -316,12 +332,24 @@ def loss(model, tokens):
     return F.cross_entropy(logits.flatten(0, 1), labels(tokens).flatten())
 
 
-def costs(model, tokens, *, how="mean", activation="z", heads=lambda head, n: [head]):
+def costs(model, tokens, *, how="mean", activation="z", heads=lambda head, n: [head], loss=loss):
     before, found = loss(model, tokens), []
     for head in range(model.cfg.n_heads):
         with ablate(model, [(0, h) for h in heads(head, model.cfg.n_heads)], activation=activation, how=how):
             found.append(loss(model, tokens) - before)
     return torch.stack(found)
+
+
+def probabilities_lost(model, tokens):
+    return -costs(model, tokens, loss=lambda model, tokens: answer_probabilities(model, tokens).mean())
+
+
+def logarithm_of_the_mean(model, tokens):
+    return costs(model, tokens, loss=lambda model, tokens: -answer_probabilities(model, tokens).mean().log())
+
+
+def medians_of_the_loss(model, tokens):
+    return costs(model, tokens, loss=lambda model, tokens: (-log_probabilities(model, tokens)).median())
 
 
 def losses_not_costs(model, tokens):
@@ -433,6 +461,28 @@ def by_number(model, tokens):
 
 def by_the_token_before(model, tokens):
     return grouped(rises(model, tokens), tokens[:, middle(tokens) : -1], model.cfg.d_vocab - 1)
+
+
+def medians_by_number(model, tokens):
+    return grouped(rises(model, tokens), labels(tokens), model.cfg.d_vocab - 1, how=torch.median)
+
+
+def whole_lists_by_number(model, tokens):
+    rise, right = rises(model, tokens), labels(tokens)
+    numbers = range(model.cfg.d_vocab - 1)
+    return torch.stack([rise[:, (right == t).any(1)].mean((1, 2)) for t in numbers], dim=-1)
+
+
+def by_the_unsorted_list(model, tokens):
+    return grouped(rises(model, tokens), tokens[:, : middle(tokens)], model.cfg.d_vocab - 1)
+
+
+def infinity_for_nan(model, tokens):
+    return by_number(model, tokens).nan_to_num(math.inf)
+
+
+def minus_one_for_nan(model, tokens):
+    return by_number(model, tokens).nan_to_num(-1.0)
 
 
 def zeros_for_nan(model, tokens):
@@ -622,6 +672,10 @@ def overwritten(owner):
     return {head: [(first, last)] for head, first, last in runs(owner)}
 
 
+def keys_are_texts(owner):
+    return {str(head): found for head, found in ranges(owner).items()}
+
+
 def keys_are_tensors(owner):
     return {torch.tensor(head): pairs for head, pairs in ranges(owner).items()}
 
@@ -777,6 +831,13 @@ def diagonal_left_in(ov):
     return (torch.diagonal(numbers, dim1=1, dim2=2) - numbers.amax(-1)).argmax(0)
 
 
+def zero_on_the_diagonal(ov):
+    numbers = ov[:, :-1, :-1].clone()
+    own = torch.diagonal(numbers, dim1=1, dim2=2).clone()
+    numbers.diagonal(dim1=1, dim2=2).zero_()
+    return (own - numbers.amax(-1)).argmax(0)
+
+
 def SEP_has_an_answer(ov):
     return margins(ov).argmax(0)
 
@@ -885,12 +946,12 @@ def shared_queries_and_keys(model, tokens, giver):
 # ── key_scores ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def scores(model, head, q, k, *, biases=True, normalise=True, root=True):
+def scores(model, head, q, k, *, biases=True, b_Q=True, b_K=True, normalise=True, root=True):
     def ln(x):
         return x / (x.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt() if normalise else x
 
-    q = ln(q) @ model.W_Q[head] + biases * model.b_Q[head]
-    k = ln(k) @ model.W_K[head] + biases * model.b_K[head]
+    q = ln(q) @ model.W_Q[head] + (biases and b_Q) * model.b_Q[head]
+    k = ln(k) @ model.W_K[head] + (biases and b_K) * model.b_K[head]
     return k @ q / (model.cfg.d_head**0.5 if root else 1)
 
 
@@ -905,6 +966,14 @@ def asks(model, head, query, position):
 
 def asks_no_root(model, head, query, position):
     return scores(model, head, *parts_of(model, query, position), root=False)
+
+
+def asks_no_b_Q(model, head, query, position):
+    return scores(model, head, *parts_of(model, query, position), b_Q=False)
+
+
+def asks_no_b_K(model, head, query, position):
+    return scores(model, head, *parts_of(model, query, position), b_K=False)
 
 
 def asks_no_biases(model, head, query, position):
@@ -1440,6 +1509,8 @@ LESSON = [
         wrong={
             logits_not_probabilities: "softmax over the vocabulary first",
             log_probabilities: "log-probabilities",
+            losses_not_probabilities: "These are losses",
+            softmax_without_SEP: "SEP is left out of the softmax",
             read_too_late: "Off by one",
             read_in_the_list: "answers are read from SEP",
             of_the_token_itself: "stands at the position itself",
@@ -1476,6 +1547,8 @@ LESSON = [
             own_scale: "model's own logits",
             mean_over_all_positions: "over all positions",
             mean_over_lists_only: "over the lists only",
+            mean_too_late: "one position too late",
+            mean_with_the_last_position: "last position in it",
             no_scale_at_all: "scale is missing",
             multiplied: "multiplied",
             mean_of_inverses: "mean of 1/scale",
@@ -1507,6 +1580,9 @@ LESSON = [
         checks.ablation_costs,
         wrong={
             losses_not_costs: "subtract the loss before",
+            probabilities_lost: "rise of the cross-entropy",
+            logarithm_of_the_mean: "mean of the logarithms",
+            medians_of_the_loss: "take the mean",
             gains: "sign",
             in_bits: "bits",
             summed_losses: "summed",
@@ -1527,6 +1603,11 @@ LESSON = [
         wrong={
             by_the_token_before: "number that comes next",
             zeros_for_nan: "NaN",
+            infinity_for_nan: "has infinity",
+            minus_one_for_nan: "has −1",
+            medians_by_number: "median",
+            whole_lists_by_number: "whole lists",
+            by_the_unsorted_list: "unsorted list",
             sums_by_number: "summed",
             by_number_of_lists: "number of lists",
             with_a_column_for_SEP: "SEP has a column",
@@ -1565,6 +1646,7 @@ LESSON = [
             last_run_forgotten: "last run is missing",
             overwritten: "add each to a list",
             keys_are_tensors: "int(head)",
+            keys_are_texts: "texts",
             an_entry_for_every_head: "own nothing",
             list_of_runs: "dict",
         },
@@ -1599,6 +1681,7 @@ LESSON = [
             smallest_margin: "smallest margin",
             mean_of_the_others: "subtract the largest",
             diagonal_left_in: "never above 0",
+            zero_on_the_diagonal: "minus infinity",
             SEP_has_an_answer: "numbers only",
             margins_themselves: "These are the margins",
             best_number_of_each_head: "copies best",
@@ -1625,6 +1708,8 @@ LESSON = [
         wrong={
             asks_no_root: "sqrt(d_head)",
             asks_no_biases: "b_Q and b_K",
+            asks_no_b_Q: "query's bias",
+            asks_no_b_K: "keys' bias",
             asks_no_layernorm: "LayerNorm is missing",
             asks_no_positions: "positions are missing",
             asks_no_key_positions: "missing from the keys",
