@@ -1158,7 +1158,8 @@ plotting.line(
 # %% [markdown]
 # A curve that is flat, steps up between 8 and 11 and is flat again is a decision made in layer 0, with nine and ten in between.
 # A curve that rises slowly leaves a part of the decision to layer 1, which can draw its line anywhere on the way. In this model
-# the tens' curve is of the first kind, the other two of the second.
+# the tens' curve is of the first kind, the other two of the second (the hundreds' also jumps between 4 and 6, where no carry
+# begins: another sign that this message is about more than the carry).
 
 # %% [markdown]
 # ### Does the message cause the carry? One direction (optional)
