@@ -55,6 +55,9 @@ SEQUENCES_A_PASS = 1024
 MOST_SETS = 2000
 """How many sets are ranked at most: some seconds."""
 
+LARGEST_WHOLE_NUMBER = 2**24
+"""Whole numbers in an explanation stay below this, as in a float, so that none packs several others."""
+
 SAME = 1e-9
 """Two scores closer than this are a tie."""
 
@@ -684,8 +687,19 @@ def _as_number(name: Any, value: Any) -> Tensor:
     if not isinstance(name, str):
         raise TypeError(f"`numbers` has the key {name!r}; expected names, such as 'token_circuit'")
     if isinstance(value, bool | int | float):
-        return torch.tensor(value)
+        value = torch.tensor(value)
     if isinstance(value, Tensor):
+        whole = not value.is_floating_point() and not value.is_complex()
+        if (
+            whole
+            and (
+                value.long().clamp(-LARGEST_WHOLE_NUMBER, LARGEST_WHOLE_NUMBER).abs() == LARGEST_WHOLE_NUMBER
+            ).any()
+        ):
+            raise ValueError(
+                f"`numbers[{name!r}]` holds whole numbers of {LARGEST_WHOLE_NUMBER:,} or more; smaller ones count as one "
+                "number each, and these could hold several"
+            )
         return value.detach().cpu().clone()
     raise TypeError(
         f"`numbers[{name!r}]` is a {type(value).__name__}; expected a tensor or a number read from the "

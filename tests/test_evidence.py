@@ -647,6 +647,19 @@ def test_numbers_that_cannot_be_counted(numbers: dict, message: str) -> None:
         simulation_score(lambda inputs, numbers: inputs[:, 0], numbers, small_pool())
 
 
+def test_whole_numbers_do_not_hold_several_others() -> None:
+    """Four halves in one 64-bit number would count as one number."""
+    packed = torch.randn(8, generator=torch.Generator().manual_seed(0)).half().view(torch.int64)
+    with pytest.raises(ValueError, match=r"`numbers\['packed'\]` holds whole numbers of 16,777,216 or more"):
+        simulation_score(lambda inputs, numbers: inputs[:, 0], {"packed": packed}, small_pool())
+    small = {
+        "index": torch.arange(5),
+        "mask": torch.ones(3, dtype=torch.bool),
+        "none": torch.empty(0, dtype=torch.long),
+    }
+    simulation_score(lambda inputs, numbers: inputs[:, 0], small, small_pool())
+
+
 def test_shapes_are_checked() -> None:
     made = hand_made.one_head()
     with pytest.raises(TypeCheckError):
