@@ -356,34 +356,10 @@ plotting.heatmap_facets(
 
 # %% [markdown]
 # Compare the last row with the first, and the rows of single frequencies with both. What one frequency alone cannot do, two
-# can: the next exercise asks why. (This is an intervention on the unembedding alone: the model before it stays as it is.)
+# can: exercise 5 asks why. (This is an intervention on the unembedding alone: the model before it stays as it is.)
 
 # %% [markdown]
-# ### Exercise 4 · `blind_frequency` (optional)
-# *Difficulty ●○○○○ · 2 minutes*
-#
-# Suppose that a model's `W_U` had frequency 2 *alone*, for ten digits. Which digits could it not tell apart?
-#
-# - **a** $d$ and $d + 2$
-# - **b** $d$ and $d + 5$
-# - **c** $d$ and $9 - d$
-# - **d** none: ten digits, ten points
-#
-# <details><summary>Hint</summary>
-#
-# Frequency 2: each digit is two tenths of a turn after the one before. Where is digit 5?
-# </details>
-
-# %% nbgrader={"grade": false, "grade_id": "blind_frequency", "locked": false, "schema_version": 3, "solution": true, "task": false}
-### BEGIN SOLUTION
-blind_frequency = "b"
-### END SOLUTION
-
-# %% nbgrader={"grade": true, "grade_id": "check_blind_frequency", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-checks.blind_frequency(blind_frequency)
-
-# %% [markdown]
-# ### Exercise 5 · `circle_of_digits` (optional)
+# ### Exercise 4 · `circle_of_digits` (optional)
 # *Difficulty ●●●○○ · 8 minutes*
 #
 # **Why:** the Fourier basis was our idea. The singular value decomposition asks the matrix itself for its main directions.
@@ -441,6 +417,30 @@ for name, pair in {"first and second": U[:, :2], "third and fourth": U[:, 2:4]}.
 # A pair of components in which one frequency has nearly all the squares is a circle with the digits in a regular order. The
 # more a pair mixes two frequencies, the less regular it is: singular vectors are ordered by size, not by meaning. The Fourier
 # basis, which knows that digits are counted modulo ten, gives the cleaner picture.
+
+# %% [markdown]
+# ### Exercise 5 · `blind_frequency` (optional)
+# *Difficulty ●○○○○ · 2 minutes*
+#
+# Suppose that a model's `W_U` had frequency 2 *alone*, for ten digits. Which digits could it not tell apart?
+#
+# - **a** $d$ and $d + 2$
+# - **b** $d$ and $d + 5$
+# - **c** $d$ and $9 - d$
+# - **d** none: ten digits, ten points
+#
+# <details><summary>Hint</summary>
+#
+# Frequency 2: each digit is two tenths of a turn after the one before. Where is digit 5?
+# </details>
+
+# %% nbgrader={"grade": false, "grade_id": "blind_frequency", "locked": false, "schema_version": 3, "solution": true, "task": false}
+### BEGIN SOLUTION
+blind_frequency = "b"
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "check_blind_frequency", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.blind_frequency(blind_frequency)
 
 # %% [markdown]
 # ## 2 · Who brings the digits together?
