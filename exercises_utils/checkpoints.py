@@ -197,7 +197,7 @@ def checkpoint_path(challenge: str, instance: str | Path) -> Path:
     if instance not in instances:
         raise UnknownInstanceError(
             f"{challenge} has no instance {str(instance)!r}. Instances: {', '.join(instances) or 'none'}; "
-            "or \"published\", or the path of a .safetensors file."
+            'or "published", or the path of a .safetensors file.'
         )
     return folder / challenge / f"{instance}.safetensors"
 

@@ -366,7 +366,8 @@ def test_instances_come_in_the_order_of_their_numbers(
     assert available_instances("none") == []
     assert checkpoint_path("toy", "seed2") == tmp_path / "toy" / "seed2.safetensors"
     with pytest.raises(
-        checkpoints.UnknownInstanceError, match=r"Instances: seed0, seed2, seed10; or \"published\", or the path"
+        checkpoints.UnknownInstanceError,
+        match=r"Instances: seed0, seed2, seed10; or \"published\", or the path",
     ):
         checkpoint_path("toy", "seed1")
     with pytest.raises(checkpoints.UnknownChallengeError, match="no challenge 'none'. Challenges: toy"):
