@@ -1205,9 +1205,8 @@ for head, name in enumerate(HEAD_NAMES):
 # answer is $y$. But you saw that $x$ often gives $z$ a higher score than $y$. A head that copies what it attends to
 # should answer $z$. Does it?
 
+
 # %%
-
-
 def near_lists(size, seed):
     """Lists that hold d, d + 1, d + 2, with the positions of the query d and of the two sources."""
     generator = torch.Generator().manual_seed(seed)
