@@ -1,8 +1,10 @@
+import io
 import json
 
 import nbformat
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from exercises_utils.lessons import (
     LessonError,
@@ -12,6 +14,7 @@ from exercises_utils.lessons import (
     find_lessons,
     out_of_step,
     read_source,
+    smaller_png,
     write_notebook,
 )
 
@@ -217,3 +220,21 @@ def test_a_crash_while_writing_leaves_the_old_notebook(tmp_path, disk_fills_up):
         write_notebook(new_notebook(cells=[new_markdown_cell("new")]), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_keeps_its_pixels_and_loses_bytes():
+    """A drawing with an unused transparency shrinks; one that is used stays."""
+    image = Image.new("RGBA", (64, 48), (255, 255, 255, 255))
+    image.paste((10, 20, 30, 255), (5, 5, 40, 20))
+    noise = bytes(i * 7919 % 256 for i in range(16 * 16 * 3))
+    image.paste(Image.frombytes("RGB", (16, 16), noise), (40, 24))
+    before = io.BytesIO()
+    image.save(before, "PNG", compress_level=1)
+    after = smaller_png(before.getvalue())
+    assert len(after) < len(before.getvalue())
+    shown = Image.open(io.BytesIO(after))
+    assert shown.convert("RGBA").tobytes() == image.tobytes()
+    image.putpixel((0, 0), (0, 0, 0, 9))
+    seen_through = io.BytesIO()
+    image.save(seen_through, "PNG")
+    assert Image.open(io.BytesIO(smaller_png(seen_through.getvalue()))).tobytes() == image.tobytes()
