@@ -1,0 +1,1 @@
+"""Lesson 05: how a language model multiplies."""
