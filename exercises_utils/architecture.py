@@ -72,6 +72,122 @@ def _require_valid(values: Mapping[str, Any]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class QwenConfig:
+    """The sizes of a Qwen2 model: RMSNorm, rotary positions, grouped-query attention with biases on queries, keys
+    and values, SwiGLU, and one matrix that embeds and unembeds.
+
+    `n_key_value_heads` divides `n_heads`: so many heads share the keys and values of one. `d_head` is even: rotary
+    positions turn pairs of its dimensions.
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_key_value_heads: int
+    d_head: int
+    d_mlp: int
+    n_ctx: int
+    d_vocab: int
+    rope_theta: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (type(value) is not int or value < 1):
+                raise ValueError(f"QwenConfig.{field.name} must be a positive integer; got {value!r}.")
+            if field.type is float and (type(value) is not float or not 0 < value < float("inf")):
+                raise ValueError(f"QwenConfig.{field.name} must be a positive float; got {value!r}.")
+        if self.n_heads % self.n_key_value_heads or self.d_head % 2:
+            raise ValueError(
+                f"QwenConfig needs n_heads a multiple of n_key_value_heads, and an even d_head; got {self.n_heads}, "
+                f"{self.n_key_value_heads} and {self.d_head}."
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "QwenConfig":
+        """The config that a card stores. Unknown and missing keys are errors, so that no setting is lost."""
+        names = {field.name for field in fields(cls)}
+        unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
+        if unknown or missing:
+            raise ValueError(
+                f"A Qwen2 model's config needs exactly {sorted(names)}; unknown: {unknown}, missing: {missing}."
+            )
+        return cls(**values)
+
+    @classmethod
+    def from_huggingface(cls, values: Mapping[str, Any]) -> "QwenConfig":
+        """The sizes in a `config.json` of `transformers`, as version 4 or 5 writes it.
+
+        Raises ValueError where it is not a Qwen2 model of this kind, or a size is missing.
+        """
+        rope = values.get("rope_parameters") or {}
+        wanted: dict[str, tuple[Any, Any]] = {  # what must be so, and what it is when nothing is said
+            "model_type": ("qwen2", None),
+            "hidden_act": ("silu", "silu"),
+            "tie_word_embeddings": (True, False),
+            "use_sliding_window": (False, False),
+            "rope_scaling": (None, None),
+            "quantization_config": (None, None),
+            "auto_map": (None, None),
+        }
+        wrong = {
+            name: values.get(name, default)
+            for name, (value, default) in wanted.items()
+            if values.get(name, default) != value
+        }
+        if rope.get("rope_type", "default") != "default":
+            wrong["rope_type"] = rope["rope_type"]
+        if wrong:
+            raise ValueError(f"This is not a Qwen2 model of the kind that the course reads: {wrong}.")
+        names = {
+            "n_layers": "num_hidden_layers",
+            "d_model": "hidden_size",
+            "n_heads": "num_attention_heads",
+            "n_key_value_heads": "num_key_value_heads",
+            "d_mlp": "intermediate_size",
+            "n_ctx": "max_position_embeddings",
+            "d_vocab": "vocab_size",
+        }
+        missing = sorted(name for name in names.values() if type(values.get(name)) is not int)
+        theta = rope.get("rope_theta", values.get("rope_theta"))
+        eps = values.get("rms_norm_eps")
+        if missing or not isinstance(theta, int | float) or not isinstance(eps, int | float):
+            raise ValueError(f"A Qwen2 model's config.json needs {[*missing, 'rope_theta', 'rms_norm_eps']}.")
+        sizes = {ours: values[theirs] for ours, theirs in names.items()}
+        d_head = values.get("head_dim") or sizes["d_model"] // max(1, sizes["n_heads"])
+        return cls(**sizes, d_head=d_head, rope_theta=float(theta), eps=float(eps))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight, by its name in the file. The unembedding is the embedding, and not in it."""
+        keys = self.n_key_value_heads * self.d_head
+        queries = self.n_heads * self.d_head
+        block = {
+            "input_layernorm.weight": (self.d_model,),
+            "self_attn.q_proj.weight": (queries, self.d_model),
+            "self_attn.q_proj.bias": (queries,),
+            "self_attn.k_proj.weight": (keys, self.d_model),
+            "self_attn.k_proj.bias": (keys,),
+            "self_attn.v_proj.weight": (keys, self.d_model),
+            "self_attn.v_proj.bias": (keys,),
+            "self_attn.o_proj.weight": (self.d_model, queries),
+            "post_attention_layernorm.weight": (self.d_model,),
+            "mlp.gate_proj.weight": (self.d_mlp, self.d_model),
+            "mlp.up_proj.weight": (self.d_mlp, self.d_model),
+            "mlp.down_proj.weight": (self.d_model, self.d_mlp),
+        }
+        return {
+            "model.embed_tokens.weight": (self.d_vocab, self.d_model),
+            **{
+                f"model.layers.{layer}.{name}": shape
+                for layer in range(self.n_layers)
+                for name, shape in block.items()
+            },
+            "model.norm.weight": (self.d_model,),
+        }
+
+
 class _Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,14 +1,18 @@
 """Weights on disk: a `.safetensors` file and its card, a `.json` of the same name beside it.
 
+A model in Hugging Face's format is a folder instead (`model.safetensors`, `config.json` and its tokenizer), with its
+card beside the folder.
+
 Loading is strict. The card says what the weights must be, and a file that is anything else is refused with an
 error of its own class: each says what was expected, what was found and what to do. Nothing is ever unpickled.
 """
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from exercises_utils.architecture import ModelConfig
+from exercises_utils.architecture import ModelConfig, QwenConfig
 from exercises_utils.files import write_whole
 
 FORMAT_VERSION = 1
+DEFAULT_VARIANT = "default"
+WEIGHTS = "model.safetensors"
+"""The weights in a model's folder."""
 REMEDY = "Restore the file from the repository (`git checkout -- checkpoints`), or train it again."
 
 
@@ -94,7 +101,7 @@ class Card:
 
     challenge: str
     instance: str
-    config: ModelConfig
+    config: ModelConfig | QwenConfig
     training: Mapping[str, Any]
     data: str
     seed: int
@@ -126,26 +133,44 @@ class Card:
                 f"{path} has format version {version!r}; this package reads version {FORMAT_VERSION}. "
                 "Use the checkpoint with the release of the package that wrote it, or train it again."
             )
-        names = {field.name for field in fields(cls)}
+        kind = values.get("kind", "native")
+        if kind not in _KINDS:
+            known = " and ".join(repr(name) for name in _KINDS)
+            raise MalformedCardError(f"{path}: `kind` is {kind!r}; this package knows {known}. {REMEDY}")
+        card_class, config_class = _KINDS[kind]
+        names = {field.name for field in fields(card_class)}
         unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
         if unknown or missing:
             raise MalformedCardError(f"{path}: unknown fields {unknown}, missing fields {missing}. {REMEDY}")
         for name, kinds in _FIELD_TYPES.items():
-            if not isinstance(values[name], kinds):
+            if name in values and not isinstance(values[name], kinds):
                 raise MalformedCardError(
                     f"{path}: `{name}` is {values[name]!r}; expected {kinds.__name__}. {REMEDY}"
                 )
-        if values["kind"] != "native":
-            raise MalformedCardError(
-                f"{path}: `kind` is {values['kind']!r}; this package knows 'native'. {REMEDY}"
-            )
         try:
-            config = ModelConfig.from_dict(values["config"])
+            config = config_class.from_dict(values["config"])
         except (TypeError, ValueError) as error:
             raise MalformedCardError(f"{path}: {error}") from error
-        return cls(**{**values, "config": config})
+        return card_class(**{**values, "config": config})
 
 
+@dataclass(frozen=True)
+class FolderCard(Card):
+    """The card of a model in a folder.
+
+    `sha256` is of the weights, `files` of every other file by its name. `variant` says which of a challenge's models
+    it is: "default" is the lesson's, any other is there to be compared with it.
+    """
+
+    kind: str = "huggingface"
+    files: Mapping[str, str] = field(default_factory=dict)
+    variant: str = DEFAULT_VARIANT
+
+
+_KINDS: dict[str, tuple[type[Card], type[ModelConfig] | type[QwenConfig]]] = {
+    "native": (Card, ModelConfig),
+    "huggingface": (FolderCard, QwenConfig),
+}
 _FIELD_TYPES: dict[str, type] = {
     "challenge": str,
     "instance": str,
@@ -158,6 +183,8 @@ _FIELD_TYPES: dict[str, type] = {
     "hard_slices": dict,
     "sha256": str,
     "kind": str,
+    "files": dict,
+    "variant": str,
 }
 
 
@@ -170,20 +197,49 @@ def checkpoints_folder() -> Path:
 
 def available_instances(challenge: str) -> list[str]:
     """The names of the instances stored for a challenge, `seed2` before `seed10`. Empty if there are none."""
-    names = [path.stem for path in (checkpoints_folder() / challenge).glob("*.safetensors")]
+    folder = checkpoints_folder() / challenge
+    names = [path.stem for path in folder.glob("*.safetensors")]
+    names += [path.parent.name for path in folder.glob(f"*/{WEIGHTS}")]
     return sorted(
         names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
     )
 
 
-def checkpoint_path(challenge: str, instance: str | Path) -> Path:
-    """Where an instance's weights are. `instance` is a name, or already the path of a `.safetensors` file.
+def lesson_instances(challenge: str) -> list[str]:
+    """The instances that the challenge's lesson holds on: all but the models that it is only compared with."""
 
-    The name "published" is that of the write-up's own model, which is fetched the first time it is asked for.
+    def variant(name: str) -> str:
+        try:
+            card = json.loads((checkpoints_folder() / challenge / f"{name}.json").read_text(encoding="utf-8"))
+            return str(card.get("variant", DEFAULT_VARIANT))
+        except (OSError, ValueError, AttributeError):
+            return DEFAULT_VARIANT  # whoever loads it hears what is wrong with its card
+
+    return [name for name in available_instances(challenge) if variant(name) == DEFAULT_VARIANT]
+
+
+def hub_addresses(challenge: str) -> dict[str, Path]:
+    """The models of a challenge that are on the hub, not here: their names, and the files with their addresses."""
+    found = {}
+    for path in sorted((checkpoints_folder() / challenge).glob("*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # a damaged card: whoever loads its weights hears of it
+        if isinstance(values, dict) and values.get("kind") == "hub":
+            found[path.name.removesuffix(".json")] = path
+    return found
+
+
+def checkpoint_path(challenge: str, instance: str | Path) -> Path:
+    """Where an instance's weights are: a `.safetensors` file, or a model's folder.
+
+    `instance` is a name, or already the path of one of these. The name "published" is that of the write-up's own
+    model, which is fetched the first time it is asked for.
     """
     folder = checkpoints_folder()
     challenges = sorted(path.name for path in folder.glob("*") if path.is_dir())
-    if str(instance).endswith(".safetensors"):
+    if str(instance).endswith(".safetensors") or (is_path(instance) and Path(instance).is_dir()):
         return Path(instance)
     if challenge not in challenges:
         raise UnknownChallengeError(
@@ -195,16 +251,24 @@ def checkpoint_path(challenge: str, instance: str | Path) -> Path:
         return published_path(challenge)
     instances = available_instances(challenge)
     if instance not in instances:
+        fetched = [f'"{name}" from the hub (`load_model` only)' for name in hub_addresses(challenge)]
+        others = ", ".join(fetched) or '"published"'
         raise UnknownInstanceError(
             f"{challenge} has no instance {str(instance)!r}. Instances: {', '.join(instances) or 'none'}; "
-            'or "published", or the path of a .safetensors file.'
+            f"or {others}, or the path of a .safetensors file or of a model's folder."
         )
-    return folder / challenge / f"{instance}.safetensors"
+    path = folder / challenge / f"{instance}.safetensors"
+    return path if path.is_file() else path.with_suffix("")
+
+
+def is_path(instance: str | Path) -> bool:
+    """Whether an instance is named by its path: a `Path`, or a text with a separator in it."""
+    return isinstance(instance, Path) or "/" in instance or os.sep in instance
 
 
 def card_path(path: Path) -> Path:
-    """Where the card of a weights file is."""
-    return path.with_suffix(".json")
+    """Where the card of a weights file or of a model's folder is: beside it."""
+    return path.with_suffix(".json") if path.suffix == ".safetensors" else path.with_name(f"{path.name}.json")
 
 
 def save_checkpoint(
@@ -226,10 +290,11 @@ def save_checkpoint(
     return card
 
 
-def require_free(path: Path, force: bool) -> None:
+def require_free(path: Path, force: bool, *, folder: bool = False) -> None:
     """Raise CheckpointExistsError if weights or card are already at `path` and `force` is False."""
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"A checkpoint's path ends in .safetensors; got {path}.")
+    if (path.suffix == ".safetensors") == folder:
+        end = "is a folder's, without .safetensors" if folder else "ends in .safetensors"
+        raise CheckpointError(f"A checkpoint's path {end}; got {path}.")
     taken = [str(file) for file in (path, card_path(path)) if file.exists()]
     if taken and not force:
         raise CheckpointExistsError(
@@ -240,11 +305,13 @@ def require_free(path: Path, force: bool) -> None:
 def load_checkpoint(path: str | Path, challenge: str | None = None) -> tuple[dict[str, Tensor], Card]:
     """The weights at `path` and their card, after every check: what disagrees with the card is refused.
 
-    With `challenge`, the card must be of that challenge. Raises the `CheckpointError` that names the reason.
+    `path` is a `.safetensors` file or a model's folder. With `challenge`, the card must be of that challenge. Raises
+    the `CheckpointError` that names the reason.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingWeightsError(f"There is no weights file {path}. {REMEDY}")
+    weights = path / WEIGHTS if path.is_dir() else path
+    if not weights.is_file():
+        raise MissingWeightsError(f"There is no weights file {weights}. {REMEDY}")
     if not card_path(path).is_file():
         raise MissingCardError(f"{path} has no card: {card_path(path).name} is missing. {REMEDY}")
     try:
@@ -255,14 +322,19 @@ def load_checkpoint(path: str | Path, challenge: str | None = None) -> tuple[dic
         raise WrongChallengeError(
             f"{path} belongs to the challenge {card.challenge!r}; expected {challenge!r}."
         )
-    content = path.read_bytes()  # read once: what is checked is what is loaded
-    _require_safetensors(content, path)
+    if isinstance(card, FolderCard) != path.is_dir():
+        expected = "a folder" if isinstance(card, FolderCard) else "a file"
+        raise MalformedCardError(f"{card_path(path)} is the card of {expected}; {path} is none. {REMEDY}")
+    content = weights.read_bytes()  # read once: what is checked is what is loaded
+    _require_safetensors(content, weights)
     _require_hash(content, card, path)
+    if isinstance(card, FolderCard):
+        _require_files(path, card)
     try:
         state_dict = load(content)
     except SafetensorError as error:
-        raise TruncatedError(f"{path} is not a whole safetensors file: {error}. {REMEDY}") from error
-    _require_weights(state_dict, card.config, path)
+        raise TruncatedError(f"{weights} is not a whole safetensors file: {error}. {REMEDY}") from error
+    _require_weights(state_dict, card.config, weights)
     return state_dict, card
 
 
@@ -307,7 +379,31 @@ def _require_hash(content: bytes, card: Card, path: Path) -> None:
     raise TamperedError(f"{path} has SHA-256 {found}; its card says {card.sha256}. {REMEDY}")
 
 
-def _require_weights(state_dict: Mapping[str, Tensor], config: ModelConfig, path: Path) -> None:
+def _require_files(folder: Path, card: FolderCard) -> None:
+    """Refuse a folder that holds other files than its card says, or whose config.json is not the card's config."""
+    found = {file.name: file for file in folder.iterdir() if not file.name.startswith(".")}
+    missing = sorted(card.files.keys() - found.keys())
+    if missing:
+        raise MissingWeightsError(f"{folder} has no {', '.join(missing)}. {REMEDY}")
+    extra = sorted(found.keys() - card.files.keys() - {WEIGHTS})
+    if extra:
+        pickles = [name for name in extra if name.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
+        raise (UnsafeFileError if pickles else TamperedError)(
+            f"{folder} holds what its card does not name: {', '.join(extra)}. Nothing of it was loaded. Remove it."
+        )
+    for name, sha256 in card.files.items():
+        content = found[name].read_bytes() if found[name].is_file() else b""
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise TamperedError(f"{found[name]} is not the file that its card was written for. {REMEDY}")
+    try:
+        config = QwenConfig.from_huggingface(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise WrongWeightsError(f"{folder / 'config.json'} cannot be used: {error} {REMEDY}") from error
+    if config != card.config:
+        raise WrongWeightsError(f"{folder / 'config.json'} and the card have different sizes. {REMEDY}")
+
+
+def _require_weights(state_dict: Mapping[str, Tensor], config: ModelConfig | QwenConfig, path: Path) -> None:
     expected = config.shapes()
     if state_dict.keys() != expected.keys():
         unknown, missing = (

@@ -46,7 +46,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import AttentionBridge
 
 from exercises_utils.architecture import ModelConfig, PlainTransformer
-from exercises_utils.checkpoints import checkpoint_path, load_checkpoint
+from exercises_utils.checkpoints import Card, checkpoint_path, load_checkpoint
 
 __all__ = [
     "DEFAULT_INSTANCE",
@@ -55,6 +55,7 @@ __all__ = [
     "build_model",
     "default_device",
     "load_model",
+    "model_and_card",
 ]
 
 DEFAULT_INSTANCE = os.environ.get("EXERCISES_INSTANCE", "seed0")
@@ -74,8 +75,9 @@ def load_model(
     """The trained model of a challenge, with hooks, in evaluation mode.
 
     `instance` is a name such as "seed0" (the default; the environment variable EXERCISES_INSTANCE changes it)
-    or the path of a `.safetensors` file with its card beside it. `processed` folds the LayerNorm weights, the
-    value biases and the means that change no probability (see `build_model`).
+    or the path of a `.safetensors` file, or of a model's folder, with its card beside it. `processed` folds the
+    weights of LayerNorm or RMSNorm, the value biases and the means that change no probability (see `build_model`
+    and `huggingface`).
 
     Raises a `CheckpointError` that says what is wrong with the file, or which challenges and instances exist.
 
@@ -83,8 +85,24 @@ def load_model(
     >>> model.cfg.n_layers, model.cfg.n_heads
     (2, 2)
     """
-    state_dict, card = load_checkpoint(checkpoint_path(challenge, instance), challenge)
-    return build_model(card.config, state_dict, device=device, processed=processed)
+    return model_and_card(checkpoint_path(challenge, instance), challenge, device, processed)[0]
+
+
+def model_and_card(
+    path: str | Path,
+    challenge: str | None = None,
+    device: str | torch.device | None = None,
+    processed: bool = True,
+) -> tuple[TransformerBridge, Card]:
+    """The model at a path, a file or a folder, after every check, and its card."""
+    state_dict, card = load_checkpoint(path, challenge)
+    if isinstance(card.config, ModelConfig):
+        return build_model(card.config, state_dict, device=device, processed=processed), card
+    from exercises_utils import huggingface  # needs transformers, which takes seconds to import
+
+    tokenizer = huggingface.load_tokenizer(Path(path))
+    model = huggingface.build(card.config, state_dict, tokenizer, device, processed=processed)
+    return model, card
 
 
 def build_model(
@@ -178,6 +196,11 @@ def _give_hooks(model: TransformerBridge) -> None:
     for block in model.blocks:
         block.attn.__class__ = _HookedAttention
     model.set_use_attn_result(True)
+    separate_hooks(model)
+
+
+def separate_hooks(model: nn.Module) -> None:
+    """Let no hook's in-place edit change what another hook of the model sees or has cached."""
     for module in model.modules():
         if type(module) is HookPoint:
             module.__class__ = _SeparateHookPoint

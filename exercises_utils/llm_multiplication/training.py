@@ -4,8 +4,13 @@
 it is compared with. Both run on the CPU in the background, or on a GPU where there is one.
 """
 
+import hashlib
 import math
-from dataclasses import dataclass
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +19,27 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
+from exercises_utils.architecture import QwenConfig
+from exercises_utils.checkpoints import (
+    DEFAULT_VARIANT,
+    WEIGHTS,
+    Card,
+    CheckpointError,
+    FolderCard,
+    card_path,
+    checkpoints_folder,
+    require_free,
+)
+from exercises_utils.files import write_whole
 from exercises_utils.llm_multiplication.task import (
+    BUNDLED,
     CHALLENGE,
     D_VOCAB,
+    HELD_OUT_SEED,
+    Products,
     both_orders,
     prompt_length,
+    right_by_place,
     sequences,
     split,
 )
@@ -168,3 +189,112 @@ def train(
             history.append({"step": step, "loss": loss.item()})
             bar.set_postfix(loss=f"{loss.item():.4f}")
     return model.eval().cpu(), history
+
+
+def run_training(
+    seed: int,
+    out: str | Path | None = None,
+    force: bool = False,
+    variant: str = DEFAULT_VARIANT,
+    *,
+    quiet: bool = False,
+) -> Card:
+    """Train, measure, write the model's folder and its card; the card comes back.
+
+    `out` is the folder to write; None means the challenge's own, where it becomes the instance `seed<seed>`, or one
+    named after the variant. Raises CheckpointExistsError before any training if something is there and `force` is
+    False, and CheckpointError for an unknown variant. Folder and card appear whole, at the end, or not at all.
+    """
+    if variant not in VARIANTS:
+        raise CheckpointError(f"There is no variant {variant!r}. Variants: {', '.join(VARIANTS)}.")
+    name = f"seed{seed}" if variant == DEFAULT_VARIANT else variant
+    out = checkpoints_folder() / CHALLENGE / name if out is None else Path(out)
+    require_free(out, force, folder=True)
+    model, history = train(VARIANTS[variant], seed, quiet=quiet)
+    return card_and_folder(model, history, VARIANTS[variant], seed, out, variant)
+
+
+def card_and_folder(
+    model: Any,
+    history: list[dict[str, float]],
+    settings: MultiplicationTraining,
+    seed: int,
+    out: Path,
+    variant: str = DEFAULT_VARIANT,
+) -> Card:
+    """Measure a trained model, write its folder and its card (over what is there); the card comes back."""
+    from exercises_utils.huggingface import save_folder
+    from exercises_utils.llm_multiplication.tokenizer import build_tokenizer
+
+    accuracy, slices = measure(model, settings)
+    save_folder(model, build_tokenizer(), out)
+    packages = ("mechinterp-exercises", "torch", "transformers", "safetensors")
+    card = FolderCard(
+        challenge=CHALLENGE,
+        instance=out.name,
+        config=QwenConfig.from_huggingface(model.config.to_dict()),
+        training={**asdict(settings), "final_loss": round(history[-1]["loss"], 6)},
+        data=(
+            f"All products of a number of {settings.digits[0]} digits and one of {settings.digits[1]}, in both orders, "
+            "but a tenth of the pairs, held out in both orders."
+        ),
+        seed=seed,
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        accuracy=accuracy,
+        hard_slices=slices,
+        sha256=_sha256(out / WEIGHTS),
+        files={file.name: _sha256(file) for file in sorted(out.iterdir()) if file.name != WEIGHTS},
+        variant=variant,
+    )
+    # The card comes last: until it is there, nothing loads the folder.
+    write_whole(card_path(out), card.to_json().encode())
+    return card
+
+
+def measure(model: Any, settings: MultiplicationTraining) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """How good a model is, for its card: on all that was held out, and on as many pairs it was trained on.
+
+    The first is {"value", "n", "seed"}: the share of held-out products that are right as a whole. The second has, for
+    held-out and trained pairs and for each length of the product, the share right as a whole and by place.
+    """
+    trained, held_out = split(settings.digits)
+    chosen = torch.randperm(len(trained), generator=Generator().manual_seed(HELD_OUT_SEED))[: len(held_out)]
+    slices, n_right, n = {}, 0, 0
+    for what, pairs in (("held out", both_orders(held_out)), ("trained on", both_orders(trained[chosen]))):
+        for length in pairs.n_answer_digits.unique().tolist():
+            here = pairs[pairs.n_answer_digits == length]
+            whole, places = _accuracy(model, here)
+            slices[f"{what}, {length} digits"] = {
+                "definition": (
+                    f"All products of {length} digits among the pairs "
+                    + (
+                        "that were held out"
+                        if what == "held out"
+                        else "of a random sample of those trained on"
+                    )
+                    + ", both orders. Right digits fed; `accuracy`: every digit and the end after them is the top token."
+                ),
+                "n": len(here),
+                "seed": HELD_OUT_SEED,
+                "accuracy": round(whole, 6),
+                "by_place": {place: round(share, 6) for place, share in places.items()},
+            }
+            if what == "held out":
+                n_right, n = n_right + round(whole * len(here)), n + len(here)
+    return {"value": round(n_right / n, 6), "n": n, "seed": HELD_OUT_SEED}, slices
+
+
+@torch.no_grad()
+def _accuracy(model: Any, products: Products) -> tuple[float, Mapping[str, float]]:
+    """The share of products (all of one length) that are right as a whole, and by place."""
+    tokens = sequences(products)
+    logits = torch.cat([model(input_ids=part).logits for part in tokens[:, :-1].split(2000)])
+    places = right_by_place(logits, products)
+    whole = torch.stack([*places.values(), logits[:, -1].argmax(-1) == BUNDLED.end]).all(dim=0)
+    return whole.double().mean().item(), {
+        place: right.double().mean().item() for place, right in places.items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
