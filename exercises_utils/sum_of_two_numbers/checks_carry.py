@@ -133,19 +133,30 @@ def _costs_of_groups(
     return costs
 
 
-def _shifted_costs(model: Any, tokens: Tensor, activation: str, how: str, shift: int, labels: int) -> Tensor:
-    """The costs where logits are read at positions from 9 + `shift`, or targets from 10 + `labels`."""
+def _other_costs(
+    model: Any,
+    tokens: Tensor,
+    activation: str,
+    how: str,
+    shift: int = 0,
+    labels: int = 0,
+    digits_only: bool = False,
+    positions: range | None = None,
+) -> Tensor:
+    """The costs where logits are read from 9 + `shift`, targets from 10 + `labels`, or less is ablated or compared."""
 
     def losses() -> Tensor:
         logits = model(tokens)[:, 9 + shift : 13 + shift]
         targets = tokens[:, 10 + labels : 14 + labels]
+        if digits_only:
+            logits, targets = logits[..., :10], targets.clamp(max=9)
         return torch.stack([F.cross_entropy(logits[:, i], targets[:, i]) for i in range(4)])
 
     before = losses()
     costs = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, 4)
     for layer in range(model.cfg.n_layers):
         for head in range(model.cfg.n_heads):
-            with hooks.ablate(model, [(layer, head)], activation=activation, how=how):
+            with hooks.ablate(model, [(layer, head)], activation=activation, how=how, positions=positions):
                 costs[layer, head] = losses() - before
     return costs
 
@@ -181,13 +192,19 @@ def _place_costs_cases() -> list[Case]:
             "block, the loss after inside it.": torch.zeros_like(right),
             "Layers and heads are swapped: layers come first.": right.transpose(0, 1),
             "The logits are read one position too late: the thousands are predicted at position 9.": later(
-                fresh, _shifted_costs, *given, 1, 0
+                fresh, _other_costs, *given, 1, 0
             ),
             "The logits are read one position too early: the thousands are predicted at position 9.": later(
-                fresh, _shifted_costs, *given, -1, 0
+                fresh, _other_costs, *given, -1, 0
             ),
             "The targets are off by one: the digit that position 9 + i predicts is the token at 10 + i.": later(
-                fresh, _shifted_costs, *given, 0, -1
+                fresh, _other_costs, *given, 0, -1
+            ),
+            "The softmax runs over the ten digits; it runs over all tokens.": later(
+                fresh, _other_costs, *given, 0, 0, True
+            ),
+            "Only the answer positions are ablated; ablate the head at all positions.": later(
+                fresh, _other_costs, *given, 0, 0, False, range(9, 13)
             ),
             **{
                 f"This is always {one} ablation; pass the argument `how` on.": instead(activation, one)
@@ -579,9 +596,13 @@ digit_scores = Check(
 
 
 def _carry_message(scores: Tensor, votes: Tensor) -> Float[Tensor, "a b"]:
-    """By the logistic function of the difference of the scores."""
-    first = (scores[:, None] - scores[None, :]).sigmoid()
-    return first * votes[:, None] + (1 - first) * votes[None, :]
+    """By a softmax over two scores for each pair, one pair at a time."""
+    n = len(scores)
+    table = torch.zeros(n, n)
+    for a in range(n):
+        for b in range(n):
+            table[a, b] = scores[[a, b]].softmax(0) @ votes[[a, b]]
+    return table
 
 
 def _carry_message_cases() -> list[Case]:

@@ -35,7 +35,7 @@ def _waves(n: int, shift: int = 0, half: bool = False) -> Float[Tensor, "wave n"
 
 def _fourier_basis_cases() -> list[Case]:
     cases = []
-    for n in (10, 7, 12, 5):
+    for n in (10, 7, 12, 5, 2, 1):
         right, plain = _basis(n), _waves(n)
         even = n % 2 == 0
         n_pairs = (n - 1) // 2

@@ -96,6 +96,12 @@ def always_ten(n):
     return basis(10)
 
 
+def three_waves_at_least(n):
+    rows = [torch.ones(n), torch.cos(2 * math.pi * torch.arange(n) / n)]
+    rows.append(torch.sin(2 * math.pi * torch.arange(n) / n))
+    return torch.cat([unit(torch.stack(rows)), basis(n)[3:]])
+
+
 def by_numpy_loops(n):
     table = np.zeros((n, n))
     for wave in range(n):
@@ -380,6 +386,28 @@ def always_z(model, tokens, activation, how):
 
 def compared_with_itself(model, tokens, activation, how):
     return torch.zeros(model.cfg.n_layers, model.cfg.n_heads, 4)
+
+
+def softmax_over_digits(model, tokens, activation, how):
+    def losses():
+        log_probs = model(tokens)[:, 9:13, :10].log_softmax(-1)
+        return -log_probs.gather(-1, tokens[:, 10:14, None].clamp(max=9))[..., 0].mean(0)
+
+    before, rows = losses(), []
+    for layer in range(model.cfg.n_layers):
+        for head in range(model.cfg.n_heads):
+            with ablate(model, [(layer, head)], activation=activation, how=how):
+                rows.append(losses() - before)
+    return torch.stack(rows).view(model.cfg.n_layers, model.cfg.n_heads, 4)
+
+
+def answer_positions_only(model, tokens, activation, how):
+    before, rows = losses_by_place(model, tokens), []
+    for layer in range(model.cfg.n_layers):
+        for head in range(model.cfg.n_heads):
+            with ablate(model, [(layer, head)], activation=activation, how=how, positions=range(9, 13)):
+                rows.append(losses_by_place(model, tokens) - before)
+    return torch.stack(rows).view(model.cfg.n_layers, model.cfg.n_heads, 4)
 
 
 def two_layers_three_heads(model, tokens, activation, how):
@@ -1149,6 +1177,7 @@ LESSON = [
             a_sine_of_n_halves: "sin n/2",
             no_constant: "constant row is missing",
             always_ten: "shape",
+            three_waves_at_least: "This is on n = 2",
         },
         right=[basis, by_numpy_loops],
     ),
@@ -1223,6 +1252,8 @@ LESSON = [
             always_mean: "always mean ablation",
             always_z: "always the ablation of `z`",
             compared_with_itself: "compared with itself",
+            softmax_over_digits: "over all tokens",
+            answer_positions_only: "at all positions",
             two_layers_three_heads: "shape",
         },
         right=[lambda model, tokens, activation, how: costs(model, tokens, activation, how)],
