@@ -74,17 +74,27 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The .safetensors file to write. Default: the challenge's own instance of that seed."
+            help="The .safetensors file (or model's folder) to write. Default: the challenge's own instance of that seed."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    variant: Annotated[
+        str, typer.Option(help="Which of the challenge's models, where it has several.")
+    ] = "default",
 ) -> None:
     """Train a model (some minutes), and write its weights and its card."""
-    from exercises_utils.checkpoints import CheckpointError, checkpoint_path
+    from exercises_utils.checkpoints import DEFAULT_VARIANT, CheckpointError, checkpoint_path
     from exercises_utils.training import run_training
 
+    task = challenge_module(challenge, "task")
+    own = (PACKAGE / challenge / "training.py").is_file()
+    if variant != DEFAULT_VARIANT and not own:
+        raise UsageError(f"{challenge} has one model, no variant {variant!r}.")
     try:
-        card = run_training(challenge_module(challenge, "task"), seed, out, force)
+        if own:
+            card = challenge_module(challenge, "training").run_training(seed, out, force, variant)
+        else:
+            card = run_training(task, seed, out, force)
     except CheckpointError as error:
         raise UsageError(str(error)) from None
     path = out or checkpoint_path(challenge, card.instance)
@@ -98,7 +108,7 @@ def train(
 @app.command()
 def evidence(
     challenge: Annotated[str, typer.Argument(help="Such as: palindromes")],
-    instance: Annotated[str, typer.Argument(help="Such as: seed0, or the path of a .safetensors file.")],
+    instance: Annotated[str, typer.Argument(help="Such as: seed0, or the path of its file or folder.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
     """Search inputs that are hard for a model, and score random circuits: the last exercises need both."""
@@ -135,14 +145,14 @@ def verify(
     instance: Annotated[list[str] | None, typer.Option(help="Such as: seed1. Default: all.")] = None,
 ) -> None:
     """Run every solution on every set of weights, with every check strict."""
-    from exercises_utils.checkpoints import available_instances
+    from exercises_utils.checkpoints import lesson_instances
 
     failures = []
     chosen = lessons.find_lessons(repository(), lesson or ())
     with _progress() as progress:
         for item in chosen:
             source = lessons.read_source(item)
-            instances = instance or available_instances(item.challenge)
+            instances = instance or lesson_instances(item.challenge)
             if not instances:
                 failures.append(f"{item.name}: there are no weights in checkpoints/{item.challenge}.")
             for name in instances:
@@ -163,14 +173,14 @@ def published(
     from rich.console import Console
     from rich.table import Table
 
-    from exercises_utils.checkpoints import CheckpointError, available_instances
+    from exercises_utils.checkpoints import CheckpointError, lesson_instances
     from exercises_utils.models import load_model
 
     console = Console(width=None if sys.stdout.isatty() else 180)
     wrong = 0
     for name in challenge or sorted(path.parent.name for path in PACKAGE.glob("*/figures.py")):
         figures = challenge_module(name, "figures").FIGURES
-        ours = available_instances(name)
+        ours = lesson_instances(name)
         try:
             models = {instance: load_model(name, instance) for instance in ("published", *ours)}
         except CheckpointError as error:

@@ -1,7 +1,7 @@
 """What is the same for everyone who checks evidence on one model: computed once, stored beside the weights.
 
-`evidence/seed0.safetensors` beside `seed0.safetensors` holds the pool of hard inputs, and what random
-circuits of every size are worth. Its card, `evidence/seed0.json`, says how both came about and of which
+`evidence/seed0.safetensors` beside `seed0.safetensors`, or beside the folder `seed0`, holds the pool of hard inputs, and
+what random circuits of every size are worth. Its card, `evidence/seed0.json`, says how both came about and of which
 weights.
 """
 
@@ -26,7 +26,7 @@ from exercises_utils.checkpoints import (
 )
 from exercises_utils.evidence import CircuitScorer, Pool, Site, random_circuits
 from exercises_utils.files import write_whole
-from exercises_utils.models import build_model
+from exercises_utils.models import model_and_card
 from exercises_utils.pools import EvidenceTask, NoMistakesError, build_pool
 
 FORMAT_VERSION = 1
@@ -86,8 +86,8 @@ def accuracy(task: EvidenceTask, tokens: Int[Tensor, "input position"]) -> Calla
 
 
 def evidence_path(weights: Path) -> Path:
-    """Where the evidence for a weights file is."""
-    return weights.parent / "evidence" / weights.name
+    """Where the evidence for a weights file, or for a model's folder, is."""
+    return weights.parent / "evidence" / f"{card_path(weights).stem}.safetensors"
 
 
 def write_evidence(
@@ -107,8 +107,7 @@ def write_evidence(
     taken = [str(file) for file in (path, card_path(path)) if file.exists()]
     if taken and not force:
         raise EvidenceFileError(f"{' and '.join(taken)} would be overwritten. Overwrite with --force.")
-    state_dict, card = load_checkpoint(weights)
-    model = build_model(card.config, state_dict)
+    model, card = model_and_card(weights)
     try:
         pool = build_pool(lambda tokens: model(tokens.to(model.W_E.device)), task, seed=SEED)
     except NoMistakesError as error:
@@ -127,7 +126,7 @@ def write_evidence(
     )
     evidence_card = EvidenceCard(
         challenge=card.challenge,
-        instance=weights.stem,
+        instance=card_path(weights).stem,
         weights_sha256=card.sha256,
         pool=pool.how,
         kinds=list(pool.kind_names),
@@ -180,7 +179,7 @@ def load_evidence(weights: Path) -> Evidence:
     _, weights_card = load_checkpoint(weights)
     path = evidence_path(weights)
     shipped = weights.parent == checkpoints_folder() / weights_card.challenge
-    command = f"exercises evidence {weights_card.challenge} {weights.stem if shipped else weights}"
+    command = f"exercises evidence {weights_card.challenge} {card_path(weights).stem if shipped else weights}"
     if not path.is_file() or not card_path(path).is_file():
         raise EvidenceFileError(
             f"{weights.name} has no evidence yet: {path} or its card is missing. Make it: `{command}`."

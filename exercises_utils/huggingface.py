@@ -158,14 +158,16 @@ def build(
     if wrong:
         raise WrongWeightsError(f"These weights do not belong to this config: {', '.join(wrong[:5])}.")
     device = default_device() if device is None else torch.device(device)
+    dtype = dtype or torch.float32
     with _quiet(), torch.random.fork_rng(devices=[]):
-        plain = Qwen2ForCausalLM.from_pretrained(
+        plain: Any = Qwen2ForCausalLM.from_pretrained(
             None,
             config=huggingface_config(config),
-            state_dict=dict(weights),
-            dtype=dtype or torch.float32,
+            state_dict={name: weight.to(dtype, copy=True) for name, weight in weights.items()},
+            dtype=dtype,
             attn_implementation="eager",
-        ).to(device)
+        )
+        plain = plain.to(device)
         if processed:
             fold(plain)
         tokenizer = numbered_tokenizer(config.d_vocab) if tokenizer is None else copy.deepcopy(tokenizer)
@@ -173,7 +175,7 @@ def build(
             None  # or TransformerLens replaces the tokenizer; it makes the end token the BOS token
         )
         model: Any = TransformerBridge.boot_transformers(
-            "Qwen2", hf_model=plain, tokenizer=tokenizer, device=device, dtype=dtype or torch.float32
+            "Qwen2", hf_model=plain, tokenizer=tokenizer, device=device, dtype=dtype
         )
     model.cfg.default_prepend_bos = True
     for block in model.blocks:
@@ -200,8 +202,9 @@ def numbered_tokenizer(d_vocab: int) -> Any:
 
 
 def huggingface_config(config: QwenConfig) -> Qwen2Config:
-    """The same sizes as `transformers` has them. The first of the special tokens, and padding, is token 0."""
-    return Qwen2Config(
+    """The same sizes as `transformers` has them."""
+    make: Any = Qwen2Config  # its signature does not name `head_dim`, which Qwen2's attention reads
+    return make(
         vocab_size=config.d_vocab,
         hidden_size=config.d_model,
         intermediate_size=config.d_mlp,
@@ -224,7 +227,7 @@ def fold(plain: Any) -> None:
     (attention's weights sum to one), and the unembedding, no longer the embedding's, is centred over the vocabulary.
     """
 
-    def scaled(linear: nn.Linear, norm: nn.Module) -> None:
+    def scaled(linear: Any, norm: Any) -> None:
         linear.weight.copy_(linear.weight.float() * norm.weight.float())
 
     for layer in plain.model.layers:

@@ -46,7 +46,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import AttentionBridge
 
 from exercises_utils.architecture import ModelConfig, PlainTransformer
-from exercises_utils.checkpoints import Card, checkpoint_path, load_checkpoint
+from exercises_utils.checkpoints import Card, card_path, checkpoint_path, hub_addresses, load_checkpoint
 
 __all__ = [
     "DEFAULT_INSTANCE",
@@ -75,7 +75,8 @@ def load_model(
     """The trained model of a challenge, with hooks, in evaluation mode.
 
     `instance` is a name such as "seed0" (the default; the environment variable EXERCISES_INSTANCE changes it)
-    or the path of a `.safetensors` file, or of a model's folder, with its card beside it. `processed` folds the
+    or the path of a `.safetensors` file, or of a model's folder, with its card beside it. A name such as
+    "qwen2.5-0.5b" is of a model on the hub, fetched when it is asked for (see `hub`). `processed` folds the
     weights of LayerNorm or RMSNorm, the value biases and the means that change no probability (see `build_model`
     and `huggingface`).
 
@@ -85,7 +86,17 @@ def load_model(
     >>> model.cfg.n_layers, model.cfg.n_heads
     (2, 2)
     """
-    return model_and_card(checkpoint_path(challenge, instance), challenge, device, processed)[0]
+    addresses = hub_addresses(challenge)
+    if str(instance) in addresses:
+        from exercises_utils import hub  # needs huggingface_hub, which nothing else does
+
+        return hub.load_hub(addresses[str(instance)], device=device, processed=processed)
+    path = checkpoint_path(challenge, instance)
+    if addresses and path.is_dir() and not card_path(path).exists():
+        from exercises_utils import hub
+
+        return hub.load_known(path, addresses, device=device, processed=processed)
+    return model_and_card(path, challenge, device, processed)[0]
 
 
 def model_and_card(

@@ -91,7 +91,8 @@ def qwen2_config(settings: MultiplicationTraining) -> Any:
     """The `transformers` config of the model, with Qwen2.5's choices: RMSNorm, rotary positions, tied embeddings."""
     from transformers import Qwen2Config
 
-    return Qwen2Config(
+    make: Any = Qwen2Config  # its signature does not name `attn_implementation`
+    return make(
         vocab_size=D_VOCAB,
         hidden_size=settings.d_model,
         intermediate_size=settings.d_mlp,
@@ -130,7 +131,8 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(qwen2_config(settings)).to(device).train()
+        model: Any = Qwen2ForCausalLM(qwen2_config(settings))
+        model = model.to(device).train()
     pairs = both_orders(split(settings.digits)[0])
     tokens, first = sequences(pairs), prompt_length(pairs)
     labels = tokens[:, first:].clone()
