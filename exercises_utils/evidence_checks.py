@@ -117,6 +117,16 @@ class CounterexamplesCheck(Check):
             message += f" {self.describe(tokens) or f'The model answers {len(right)} of them rightly.'}"
         return message
 
+    def figures(self, answer: Any) -> dict[str, Any]:
+        """How many of an answer's sequences fool the model, and the share of random ones that do."""
+        score = self.score(self.collect(answer)[0].value)
+        return {
+            "asked": self.count,
+            "found": score.count(),
+            "in_distribution": score.count(typical=True),
+            "random_share": float((self.random_margins() > 0).double().mean()),
+        }
+
     def praise(self, outputs: Sequence[Output]) -> str:
         """How many count, in and out of distribution, by what margin, and how random draws do."""
         score, by_chance = self.score(outputs[0].value), self.random_margins()
@@ -193,21 +203,41 @@ class CircuitCheck(Check):
                 )
         return None
 
+    def figures(self, answer: Any) -> dict[str, Any]:
+        """The score of an answer, what its members are worth, its rank or percentile, and the random twin's score."""
+        return self._figures(self.scorer().check(list(answer)))
+
+    def _figures(self, circuit: tuple[Site, ...]) -> dict[str, Any]:
+        scorer = self.scorer()
+        scored = circuit_score(scorer, circuit)
+        place: dict[str, Any]
+        if set(circuit) <= set(scorer.all_members):
+            ranked = rank_among_sets(scorer, circuit)
+            place = {"rank": ranked.rank, "of": ranked.of}
+        else:
+            place = {"percentile": self._percentile(circuit)}
+        return {
+            "members": [scorer.label(site) for site in circuit],
+            "unit": scorer.unit if "rank" in place else "site",
+            "score": scored.score,
+            "lost": {scorer.label(site): loss for site, loss in scored.lost.items()},
+            "twin": float(self.twin().scores([circuit])[0]),
+            **place,
+        }
+
     def praise(self, outputs: Sequence[Output]) -> str:
         """The score, its rank or percentile, what each member is worth, and the score of the random twin."""
         scorer = self.scorer()
         circuit = scorer.check(list(outputs[0].value))
-        scored = circuit_score(scorer, circuit)
-        twin = float(self.twin().scores([circuit])[0])
-        if set(circuit) <= set(scorer.all_members):
-            ranked = rank_among_sets(scorer, circuit)
-            place = f"rank {ranked.rank} of the {ranked.of} sets of {len(circuit)} {scorer.unit}s"
+        found = self._figures(circuit)
+        if "rank" in found:
+            place = f"rank {found['rank']} of the {found['of']} sets of {len(circuit)} {scorer.unit}s"
         else:
-            place = f"{self._percentile(circuit):.1f} % of 1,000 random circuits of {len(circuit)} sites keep less"
-        lost = ", ".join(f"{scorer.label(site)} {loss:.2f}" for site, loss in list(scored.lost.items())[:4])
+            place = f"{found['percentile']:.1f} % of 1,000 random circuits of {len(circuit)} sites keep less"
+        lost = ", ".join(f"{label} {loss:.2f}" for label, loss in list(found["lost"].items())[:4])
         return (
-            f"{self._names(circuit)} keeps {scored.score:.2f} of what the model can do, {place}. Lost by dropping a "
-            f"member: {lost}. The same circuit in a random-weights twin: {round(twin, 2) + 0.0:.2f}."
+            f"{self._names(circuit)} keeps {found['score']:.2f} of what the model can do, {place}. Lost by dropping a "
+            f"member: {lost}. The same circuit in a random-weights twin: {round(found['twin'], 2) + 0.0:.2f}."
         )
 
     def _names(self, circuit: Sequence[Site]) -> str:
@@ -321,6 +351,17 @@ class ExplanationCheck(Check):
         else:
             advice = "It predicts too few of the mistakes: which part of the mechanism is still missing?"
         return f"{self._agreement(score)} {self.needed:.2f} is needed. {advice}"
+
+    def figures(self, answer: Any) -> dict[str, Any]:
+        """The score of an answer, where the model is right and where it is wrong, and how many numbers it uses."""
+        score = self.score(self.collect(answer)[0].value)
+        return {
+            "score": score.score,
+            "where_right": score.where_right,
+            "where_wrong": score.where_wrong,
+            "perfect": score.perfect,
+            "numbers": score.n_numbers,
+        }
 
     def praise(self, outputs: Sequence[Output]) -> str:
         """The score beside the perfect algorithm's and its opposite's, and how many numbers were used."""

@@ -3,6 +3,9 @@
 A challenge's `figures` module lists them. `exercises published` prints the table. A figure of the published model
 that does not come out as it was printed is a defect of our tools or our data; on our own models it is another
 number, and that is no defect.
+
+The same module says what the challenge's models have in common and what each has of its own (`in_common` and
+`of_its_own`, for `exercises compare`), as claims: sentences with a condition.
 """
 
 from collections.abc import Callable
@@ -39,3 +42,11 @@ class Figure:
     def text(self, value: float | str) -> str:
         """The value with as many decimals as were printed."""
         return value if isinstance(value, str) else f"{value:.{self.decimals}f}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence about the models of a challenge, and whether their figures bear it out."""
+
+    text: str
+    holds: bool

@@ -232,10 +232,18 @@ def embed_images(notebook: NotebookNode) -> None:
         return
     import plotly.io
 
+    drawn = [
+        plotly.io.from_json(json.dumps({key: data[PLOTLY][key] for key in ("data", "layout")}))
+        for data in figures
+    ]
+    for data, picture in zip(figures, pictures(drawn), strict=True):
+        data["image/png"] = base64.b64encode(picture).decode()
+
+
+def pictures(figures: Iterable[Any]) -> list[bytes]:
+    """The plotly figures as PNGs. Needs Chromium."""
     with _image_server():
-        for data in figures:
-            figure = plotly.io.from_json(json.dumps({key: data[PLOTLY][key] for key in ("data", "layout")}))
-            data["image/png"] = base64.b64encode(smaller_png(figure.to_image(format="png", scale=1))).decode()
+        return [smaller_png(figure.to_image(format="png", scale=1)) for figure in figures]
 
 
 def smaller_png(picture: bytes) -> bytes:

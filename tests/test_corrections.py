@@ -128,6 +128,17 @@ def test_001_the_ov_caption_gives_both_bands_to_one_head(load) -> None:
     assert copies[1] == [*range(29), *range(36, 51)]
 
 
+def test_001_the_comment_at_the_last_figure_swaps_its_axes() -> None:
+    """A comment says (list, source, prediction); indexed with `sources[:, None, :]` and `predictions[:, :, None]`,
+    the attributions come as (list, prediction, source), as the figure beside it has them.
+    """
+    attributions = torch.arange(4 * 6 * 7).reshape(4, 6, 7)  # list, source position, predicted token
+    lists, sources, predictions = torch.arange(4), torch.tensor([[0, 5]] * 4), torch.tensor([[2, 6]] * 4)
+    picked = attributions[lists[:, None, None], sources[:, None, :], predictions[:, :, None]]
+    assert picked[3, 0, 1] == attributions[3, 5, 2]  # prediction 0 (token 2), source 1 (position 5)
+    assert picked[3, 0, 1] != attributions[3, 0, 6]  # what the comment says: source 0, prediction 1
+
+
 # 002: palindromes
 
 
