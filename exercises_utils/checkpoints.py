@@ -112,6 +112,13 @@ class Card:
     kind: str = "native"
     format_version: int = FORMAT_VERSION
 
+    @property
+    def identity(self) -> str:
+        """The hash that says which weights these are: of the file as it was published, for a model that was fetched
+        and converted, and of the weights for every other.
+        """
+        return str(self.training.get("sha256", self.sha256))
+
     def to_json(self) -> str:
         """The card's text, one line a field where that is readable."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

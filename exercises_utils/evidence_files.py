@@ -86,8 +86,18 @@ def accuracy(task: EvidenceTask, tokens: Int[Tensor, "input position"]) -> Calla
 
 
 def evidence_path(weights: Path) -> Path:
-    """Where the evidence for a weights file, or for a model's folder, is."""
-    return weights.parent / "evidence" / f"{card_path(weights).stem}.safetensors"
+    """Where the evidence for a weights file, or for a model's folder, is: beside it, in `evidence`.
+
+    That of a published model is shipped (inputs and scores are ours; only the weights are fetched), and is where the
+    challenge's other evidence is.
+    """
+    folder, name = weights.parent, card_path(weights).stem
+    if name == "published":
+        from exercises_utils.published import cache_folder  # needs pooch
+
+        if folder == cache_folder() / folder.name:
+            folder = checkpoints_folder() / folder.name
+    return folder / "evidence" / f"{name}.safetensors"
 
 
 def write_evidence(
@@ -127,7 +137,7 @@ def write_evidence(
     evidence_card = EvidenceCard(
         challenge=card.challenge,
         instance=card_path(weights).stem,
-        weights_sha256=card.sha256,
+        weights_sha256=card.identity,
         pool=pool.how,
         kinds=list(pool.kind_names),
         n_answers=pool.n_answers,
@@ -178,7 +188,7 @@ def load_evidence(weights: Path) -> Evidence:
     """
     _, weights_card = load_checkpoint(weights)
     path = evidence_path(weights)
-    shipped = weights.parent == checkpoints_folder() / weights_card.challenge
+    shipped = path.parent.parent == checkpoints_folder() / weights_card.challenge
     command = f"exercises evidence {weights_card.challenge} {card_path(weights).stem if shipped else weights}"
     if not path.is_file() or not card_path(path).is_file():
         raise EvidenceFileError(
@@ -199,7 +209,7 @@ def load_evidence(weights: Path) -> Evidence:
         tensors = load(content)
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, SafetensorError) as error:
         raise EvidenceFileError(f"{path} or its card cannot be read: {error}. {remedy}") from error
-    if card.weights_sha256 != weights_card.sha256:
+    if card.weights_sha256 != weights_card.identity:
         raise EvidenceFileError(f"{path} was made for other weights than {weights}. {remedy}")
     pool = Pool(
         **{
