@@ -1,5 +1,6 @@
-"""The command `exercises`: check, train, evidence, build, verify, published, release."""
+"""The command `exercises`: check, train, evidence, build, verify, compare, published, release."""
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -144,15 +145,16 @@ def verify(
     lesson: Lessons = None,
     instance: Annotated[list[str] | None, typer.Option(help="Such as: seed1. Default: all.")] = None,
 ) -> None:
-    """Run every solution on every set of weights, with every check strict."""
-    from exercises_utils.checkpoints import lesson_instances
+    """Run every solution on every set of weights, with every check strict.
 
+    Where EXERCISES_PUBLISHED_DIR says where the write-ups' own models are, on these as well.
+    """
     failures = []
     chosen = lessons.find_lessons(repository(), lesson or ())
     with _progress() as progress:
         for item in chosen:
             source = lessons.read_source(item)
-            instances = instance or lesson_instances(item.challenge)
+            instances = _instances(item.challenge, instance)
             if not instances:
                 failures.append(f"{item.name}: there are no weights in checkpoints/{item.challenge}.")
             for name in instances:
@@ -163,6 +165,34 @@ def verify(
                     failures.append(f"On {name}: {error}")
     if failures:
         raise lessons.LessonError("\n\n".join(failures))
+
+
+@app.command()
+def compare(
+    lesson: Lessons = None,
+    instance: Annotated[list[str] | None, typer.Option(help="Such as: seed1. Default: all.")] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Only the page, from the figures that are stored.")
+    ] = False,
+) -> None:
+    """Run the solutions on all models, and write what these have in common and what not: docs/figures.md."""
+    from exercises_utils import comparison
+
+    docs = repository() / "docs"
+    every = {
+        item.challenge: item
+        for item in lessons.find_lessons(repository())
+        if (PACKAGE / item.challenge / "figures.py").is_file()
+    }
+    chosen = [item for item in lessons.find_lessons(repository(), lesson or ()) if item in every.values()]
+    with _progress() as progress:
+        for item in () if page else chosen:
+            for name in _instances(item.challenge, instance):
+                task = challenge_module(item.challenge, "task")
+                found = comparison.measure(item, task, name, _bar(progress, f"{item.name} on {name}"))
+                comparison.store_figures(docs, item.challenge, name, found)
+    comparison.write_page(docs, {name: challenge_module(name, "figures") for name in every})
+    typer.echo(f"{docs / 'figures.md'} is written.")
 
 
 @app.command()
@@ -216,6 +246,30 @@ def release(
 
     write_release(repository(), out, with_solutions=not without_solutions)
     typer.echo(f"Written: {out}. Its README.md says how to begin.")
+
+
+def _instances(challenge: str, asked: list[str] | None) -> list[str]:
+    """What a lesson is run on: what is asked for, or the shipped instances and, where its folder is known, the
+    published one. That one is fetched here: a lesson's own kernel does not know the folder.
+    """
+    from exercises_utils.checkpoints import (
+        CheckpointError,
+        checkpoint_path,
+        checkpoints_folder,
+        lesson_instances,
+    )
+    from exercises_utils.published import INSTANCE, LOCAL
+
+    names = list(asked or lesson_instances(challenge))
+    has_one = (checkpoints_folder() / challenge / f"{INSTANCE}.json").is_file()
+    if not asked and LOCAL in os.environ and has_one:
+        names.append(INSTANCE)
+    if INSTANCE in names:
+        try:
+            checkpoint_path(challenge, INSTANCE)
+        except CheckpointError as error:
+            raise UsageError(str(error)) from None
+    return names
 
 
 def _progress() -> Progress:

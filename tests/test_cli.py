@@ -23,7 +23,7 @@ def run(capsys, *arguments):
 def test_help_lists_the_commands(capsys):
     code, said = run(capsys, "--help")
     assert code == 0
-    for command in ("check", "train", "evidence", "build", "verify", "published", "release"):
+    for command in ("check", "train", "evidence", "build", "verify", "compare", "published", "release"):
         assert f" {command} " in said
 
 
@@ -71,7 +71,7 @@ def test_verify_runs_each_instance_and_names_the_one_that_fails(in_lesson_folder
 def test_train_names_the_challenges_there_are(capsys):
     code, said = run(capsys, "train", "palindrome", "--seed", "1")
     assert code == 1
-    assert said.startswith("There is no challenge 'palindrome'. There are: palindromes, ")
+    assert said.startswith("There is no challenge 'palindrome'. There are: llm_multiplication, palindromes, ")
 
 
 def test_train_does_not_overwrite(capsys, tmp_path):
@@ -125,7 +125,7 @@ def test_check_of_another_course(capsys, tmp_path):
     write_notebook(new_notebook(cells=[cell]), tmp_path / "x.ipynb")
     code, said = run(capsys, "check", str(tmp_path / "x.ipynb"))
     assert code == 1
-    assert said.startswith("There is no challenge 'lessons'. There are: palindromes, ")
+    assert said.startswith("There is no challenge 'lessons'. There are: llm_multiplication, palindromes, ")
 
 
 def test_check_of_a_real_notebook(capsys, tmp_path):
