@@ -6,9 +6,11 @@ say where the files are; what holds for any model is shown on ours too.
 
 Two mistakes have no figure behind them, and so no test: the last plot of write-up 001 reads names that nothing defines
 (`x_list` for `x_tokens`, and so on), so it drew nothing; and write-up 002 says in one sentence that a value is used by
-the queries where its circuit is one of keys (that the keys do it is tested).
+the queries where its circuit is one of keys (that the keys do it is tested). That write-up 004's model "is able to do
+the task" while four of its ten top guesses are right needs that model: `test_network.py` measures it, with a network.
 """
 
+import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exercises_utils import circuits, published
+from exercises_utils.checkpoints import checkpoints_folder
 from exercises_utils.hooks import ablate, record
+from exercises_utils.huggingface import random_model
+from exercises_utils.llm_multiplication import task as multiplication
 from exercises_utils.models import build_model, load_model
 from exercises_utils.palindromes import task as palindromes
 from exercises_utils.sorted_list_one_head import task as one_head
@@ -256,6 +261,133 @@ def test_003_halves_two_embeddings(load, instance) -> None:
             torch.testing.assert_close(of_whole + constant, real, atol=1e-3, rtol=1e-3)
             wrong.append((of_whole / 2 + constant - real).abs().max())
     assert max(wrong) > 0.5
+
+
+# 004: multiplication in a language model
+
+
+def _metric(logits: Float[Tensor, "prompt position vocabulary"], answers: Any) -> Float[Tensor, " prompt"]:
+    """The write-up's logit difference: every answer token, right minus wrong, at the *last* position; then the mean."""
+    at_last = logits[:, -1].gather(-1, answers.flatten(1)).view(answers.shape)
+    return (at_last[:, 0] - at_last[:, 1]).mean(-1)
+
+
+@pytest.fixture(scope="module")
+def small_qwen() -> Any:
+    """Random weights, 14 query heads in two groups, as in the write-up's model."""
+    return random_model(n_layers=2, d_model=56, n_heads=14, n_key_value_heads=2, d_vocab=15, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def prompts_and_answers() -> tuple[Tensor, Tensor]:
+    """Eight prompts of 14 tokens; twelve tokens of a right and a wrong answer, as the write-up makes them.
+
+    Both begin with END and a space (0 and 12), and the wrong one is shorter and padded with token 0.
+    """
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(0, 15, (8, 14), generator=generator)
+    answers = torch.randint(1, 11, (8, 2, 12), generator=generator)
+    answers[:, :, 0], answers[:, :, 1], answers[:, 1, -1] = 0, 12, 0
+    return prompts, answers
+
+
+def test_004_reads_every_digit_where_only_the_first_is_predicted() -> None:
+    """It takes each answer token's logit at the last prompt position. What is predicted there is the first token only.
+
+    Read there, the bundled model seems not to know the later digits; fed the right digits and read one by one where
+    each is predicted, it does.
+    """
+    model = load_model("llm_multiplication", "seed0", device="cpu")
+    products = multiplication.make_data(200, 4, answer_digits=5, order="long first")
+    with torch.no_grad():
+        logits = model(multiplication.sequences(products))
+    digits = torch.tensor(multiplication.BUNDLED.digits)
+    at_last = logits[:, multiplication.prompt_length(products) - 1][:, digits].argmax(-1)
+    wrong = [
+        float((at_last == multiplication.digit_at(products.product, p)).double().mean()) for p in range(5)
+    ]
+    right = [float(r.double().mean()) for r in multiplication.right_by_place(logits, products).values()]
+    assert wrong[4] == pytest.approx(right[4])  # the first digit written is predicted there
+    assert max(wrong[:4]) < 0.25
+    assert min(right) > 0.5
+
+
+def test_004_tokens_that_are_no_digits_are_in_its_mean(small_qwen, prompts_and_answers) -> None:
+    """BOS and the space are the same in both answers, so two of its twelve terms are zero; padding sets a digit
+    beside token 0, which is none. Without the two, the same difference is 12/10 as large.
+    """
+    prompts, answers = prompts_and_answers
+    logits = small_qwen(prompts)
+    at_last = logits[:, -1].gather(-1, answers.flatten(1)).view(answers.shape)
+    terms = at_last[:, 0] - at_last[:, 1]
+    assert (terms[:, :2] == 0).all()
+    torch.testing.assert_close(terms[:, 2:].mean(-1), _metric(logits, answers) * 12 / 10)
+    assert (answers[:, 1, -1] == 0).all()
+    assert not set(multiplication.BUNDLED.digits) & {0}
+
+
+def test_004_sets_a_sum_beside_a_mean(small_qwen, prompts_and_answers) -> None:
+    """Its 2.746 is twelve times its 0.229: the same logit differences, added up in the one and averaged in the other.
+
+    Attributions have to add up to what they attribute: the residual stream gives the mean once the sum is divided.
+    """
+    assert pytest.approx(0.229, abs=5e-4) == 2.746 / 12
+    prompts, answers = prompts_and_answers
+    logits, cache = small_qwen.run_with_cache(prompts)
+    directions = small_qwen.W_U.T[answers[:, 0]] - small_qwen.W_U.T[answers[:, 1]]  # prompt, token, d_model
+    biases = small_qwen.b_U[answers[:, 0]] - small_qwen.b_U[answers[:, 1]]
+    resid = cache["resid_post", 1][:, -1] / cache["ln_final.hook_scale"][:, -1]
+    terms = (directions @ resid[..., None]).squeeze(-1) + biases
+    mean = _metric(logits, answers).mean()
+    torch.testing.assert_close(terms.sum(-1).mean(), 12 * mean, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(terms.mean(-1).mean(), mean, atol=1e-5, rtol=1e-4)
+
+
+def test_004_its_corrupted_prompts_are_the_clean_ones(small_qwen, prompts_and_answers) -> None:
+    """They are the same prompts in reverse order: the same logits, beside another prompt's answers.
+
+    So "clean" need not be above "corrupted" (it is 0.23 to 0.27 there), and (patched - corrupted) / (clean - corrupted)
+    has a denominator of either sign: a patch that helps can count as harm. And whole prompts differ, not one thing.
+    """
+    prompts, answers = prompts_and_answers
+    corrupted = prompts.flip(0)
+    torch.testing.assert_close(small_qwen(corrupted), small_qwen(prompts).flip(0), atol=1e-5, rtol=1e-4)
+    assert ((corrupted != prompts).sum(-1) > 1).all()
+    clean, other = 0.229, 0.27
+    helped, harmed = clean + 0.05, other - 0.1
+    assert (helped - other) / (clean - other) < 0 < (harmed - other) / (clean - other)
+
+
+def test_004_its_value_sweep_patches_positions_for_heads(small_qwen, prompts_and_answers) -> None:
+    """It patches `v[:, head]`, and the axis after the batch is the position: 14 heads, 14 tokens, so nothing stops it.
+
+    What it calls head 5 is position 5 of both key/value heads; there are two of these, not fourteen.
+    """
+    prompts, _ = prompts_and_answers
+    name = "blocks.1.attn.hook_v"
+    values = {}
+    for which, tokens in (("clean", prompts), ("corrupted", prompts.flip(0))):
+        with record(small_qwen, name) as seen:
+            small_qwen(tokens)
+        values[which] = seen[name]
+    assert values["clean"].shape[1:3] == (14, 2)  # positions, key/value heads
+    assert small_qwen.cfg.n_heads == prompts.shape[1] == 14
+    patched = values["corrupted"].clone()
+    patched[:, 5, :] = values["clean"][:, 5, :]  # "head 5"
+    changed = (patched != values["corrupted"]).any(0).any(-1)  # position, key/value head
+    assert changed.nonzero().tolist() == [[5, 0], [5, 1]]
+    patched = values["corrupted"].clone()
+    patched[:, :, 1] = values["clean"][:, :, 1]  # one key/value head, at every position
+    assert not (patched != values["corrupted"])[:, :, 0].any()
+
+
+def test_004_describes_another_model() -> None:
+    """It lists 12 layers, 768, 3072 and 50257, which are GPT-2's; the model that it loads has 24, 896, 4864, 151936."""
+    path = checkpoints_folder() / "llm_multiplication" / "qwen2.5-0.5b.json"
+    config = json.loads(path.read_text(encoding="utf-8"))["config"]
+    sizes = [config[name] for name in ("n_layers", "d_model", "d_mlp", "d_vocab")]
+    assert sizes == [24, 896, 4864, 151936] != [12, 768, 3072, 50257]
+    assert (config["n_heads"], config["n_key_value_heads"]) == (14, 2)
 
 
 # 001 to 003: loading
