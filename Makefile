@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 FIRST = $(firstword $(sort $(wildcard notebooks/*.ipynb)))
-PYTEST = $(BIN)/python -m pytest -q
+# Every test that is skipped is named, with its reason.
+PYTEST = $(BIN)/python -m pytest -q -rs
 # One notebook or test file stays in one process.
 PARALLEL = -n 2 --dist loadfile
 

@@ -177,6 +177,18 @@ def test_every_toy_challenge_says_where_its_published_model_is(challenge) -> Non
     build_model(where.config, device="cpu")
 
 
+def test_every_figure_that_was_published_is_measured() -> None:
+    counts = {name: len(import_module(f"exercises_utils.{name}.figures").FIGURES) for name in CHALLENGES}
+    # One head: three. Two heads: four of the probabilities, two ablations. Palindromes: the loss, four heads by four
+    # ablations, two attributions, the token circuit. The sum: four of the probabilities, the active dimensions.
+    assert counts == {
+        "sorted_list_one_head": 3,
+        "sorted_list_two_heads": 6,
+        "palindromes": 20,
+        "sum_of_two_numbers": 5,
+    }
+
+
 def test_a_figure_agrees_to_its_last_printed_place() -> None:
     figure = Figure("made up", 0.039, 3, lambda model: 0.0)
     assert figure.agrees(0.0387)
