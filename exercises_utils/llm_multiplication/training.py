@@ -112,7 +112,7 @@ def qwen2_config(settings: MultiplicationTraining) -> Any:
 
 def train(
     settings: MultiplicationTraining, seed: int, *, quiet: bool = False
-) -> tuple[Any, list[dict[str, float]]]:
+) -> tuple[Any, list[dict[str, Any]]]:
     """The trained `Qwen2ForCausalLM`, on the CPU, and the loss as it went: {"step", "loss"} in nats a token.
 
     The loss is over the digits of the product and the end after them. The global random state is left alone.
@@ -218,7 +218,7 @@ def run_training(
 
 def card_and_folder(
     model: Any,
-    history: list[dict[str, float]],
+    history: list[dict[str, Any]],
     settings: MultiplicationTraining,
     seed: int,
     out: Path,
