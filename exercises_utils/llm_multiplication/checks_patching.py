@@ -159,14 +159,14 @@ corrupted_that_is_not = Question(
             'the "corrupted" run is the better one.',
         ),
         "b": (
+            "reversing a batch moves the padding, so the positions do not match",
+            "all prompts have as many tokens; reversing their order moves no token inside a prompt.",
+        ),
+        "c": (
             "the rows are unrelated prompts, and the corrupted metric is not below the clean one",
             "nothing is held fixed between a row and its partner, so a patch brings everything at once; and "
             "(patched - 0.27) / (0.23 - 0.27) calls it recovery when the metric *falls*. A pair should differ in one digit, "
             "and clean should beat corrupted before anything is patched.",
-        ),
-        "c": (
-            "reversing a batch moves the padding, so the positions do not match",
-            "all prompts have as many tokens; reversing their order moves no token inside a prompt.",
         ),
         "d": (
             "the batch of eight is too small; with more prompts the two averages would move apart",
@@ -174,7 +174,7 @@ corrupted_that_is_not = Question(
             "corrupted one.",
         ),
     },
-    answer="b",
+    answer="c",
 )
 
 
@@ -537,21 +537,21 @@ positions_for_heads = Question(
             "the table of hooks says otherwise: `hook_v` is (batch, position, key/value head, d_head), with two heads.",
         ),
         "b": (
+            "indices beyond the two heads are ignored, so only heads 0 and 1 were patched",
+            "an index beyond an axis raises an IndexError. None was raised: the axis that is indexed has 14 entries.",
+        ),
+        "c": (
+            "PyTorch repeats the two key/value heads to 14, so each was patched seven times",
+            "indexing never repeats anything; the model repeats keys and values later, inside the attention.",
+        ),
+        "d": (
             "the prompts have 14 tokens and the model 14 query heads, so every index is a valid position: each entry "
             "patches the values of all key/value heads at one position",
             "the second axis is the position. With a prompt of another length the loop would raise an error or miss "
             'positions; as it is, the map of "heads" is a map of positions, and nothing that rests on it holds.',
         ),
-        "c": (
-            "indices beyond the two heads are ignored, so only heads 0 and 1 were patched",
-            "an index beyond an axis raises an IndexError. None was raised: the axis that is indexed has 14 entries.",
-        ),
-        "d": (
-            "PyTorch repeats the two key/value heads to 14, so each was patched seven times",
-            "indexing never repeats anything; the model repeats keys and values later, inside the attention.",
-        ),
     },
-    answer="b",
+    answer="d",
 )
 
 
