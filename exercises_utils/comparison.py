@@ -9,14 +9,14 @@ numbers filled in and a condition each: a page with a claim that its figures do 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from nbformat.v4 import new_code_cell
 
 from exercises_utils import lessons
-from exercises_utils.checkpoints import Card, checkpoint_path, load_checkpoint
+from exercises_utils.checkpoints import checkpoint_path, load_checkpoint
+from exercises_utils.figures import Claim, span
 from exercises_utils.files import write_whole
 from exercises_utils.hooks import ablate
 from exercises_utils.models import load_model
@@ -39,11 +39,6 @@ Figures = dict[str, Any]
 """All figures of one model, as in `docs/figures.json`."""
 
 
-def identity(card: Card) -> str:
-    """The hash that says which weights these are: the published file's, or that of our own."""
-    return str(card.training.get("sha256", card.sha256))
-
-
 def measure(
     lesson: lessons.Lesson,
     task: Any,
@@ -62,7 +57,7 @@ def measure(
     slices = card.hard_slices or task.hard_slices(logits_function(task, state_dict), EVALUATION_SEED + 1)
     return _rounded(
         {
-            "weights": identity(card),
+            "weights": card.identity,
             "accuracy": (card.accuracy or evaluate(task, state_dict))["value"],
             "slices": dict(_accuracies(slices)),
             "ablations": ablations(load_model(lesson.challenge, instance, device="cpu"), task),
@@ -105,18 +100,15 @@ def _rounded(value: Any) -> Any:
 # The page
 
 
-def page(all_figures: Mapping[str, Mapping[str, Figures]], modules: Mapping[str, ModuleType]) -> str:
+def page(all_figures: Mapping[str, Mapping[str, Figures]], modules: Mapping[str, Any]) -> str:
     """The text of `docs/figures.md`, from the figures of each challenge and its `figures` module, in their order."""
     all_figures = {name: all_figures[name] for name in modules if name in all_figures}
-    count = {len(models) for models in all_figures.values()}
-    how_many = str(count.pop()) if len(count) == 1 else "the"
     lines = [
         "# The models side by side",
         "",
-        f"Every lesson holds on more than one model: here are {how_many} of each challenge, the seeds that the course "
-        "trained and the one that a write-up published. `exercises compare` runs the solutions on all of them, with "
-        "every check strict, and makes this page: it is generated, and its figures are in "
-        "[figures.json](figures.json).",
+        "Each lesson holds on several models: those that the course trained, each with a seed of its own, and the one "
+        "that a write-up published. `exercises compare` runs the solutions on all of them, with every check strict, and "
+        "makes this page: it is generated, and its figures are in [figures.json](figures.json).",
         "",
         "## What they have in common",
         "",
@@ -157,9 +149,10 @@ def _title(challenge: str) -> str:
 
 
 def _paragraph(
-    all_figures: Mapping[str, Mapping[str, Figures]], modules: Mapping[str, ModuleType], kind: str
+    all_figures: Mapping[str, Mapping[str, Figures]], modules: Mapping[str, Any], kind: str
 ) -> str:
-    claims = [
+    claims = [] if kind == "of_its_own" else _in_all(all_figures)
+    claims += [
         claim
         for challenge, models in all_figures.items()
         for claim in getattr(modules[challenge], kind)(models)
@@ -168,6 +161,32 @@ def _paragraph(
     if broken:
         raise lessons.LessonError("The figures do not bear this out:\n" + "\n".join(broken))
     return " ".join(claim.text for claim in claims)
+
+
+def _in_all(all_figures: Mapping[str, Mapping[str, Figures]]) -> list[Claim]:
+    """What holds in every model of every challenge."""
+    every = [found for models in all_figures.values() for found in models.values()]
+    twins = [found["circuit"]["twin"] for found in every]
+    simulated = [found["explanation"]["score"] for found in every]
+    by_chance = [found["counterexamples"]["random_share"] for found in every]
+    fooled = [found["counterexamples"]["found"] / found["counterexamples"]["asked"] for found in every]
+    best = [
+        found["circuit"].get("rank") == 1 or found["circuit"].get("percentile", 0) >= 99 for found in every
+    ]
+    return [
+        Claim(
+            f"In all {len(every)} models the lesson's circuit keeps {span(found['circuit']['score'] for found in every)} "
+            "of what the model can do, is the best of its size or better than 99 % of random ones, and is worth "
+            f"{max(twins):.2f} at most in a model with random weights.",
+            all(best) and max(twins) < 0.2,
+        ),
+        Claim(
+            f"The explanation predicts each of them better than the perfect algorithm does ({span(simulated)}; 0.50), and "
+            f"{min(fooled):.0%} or more of the counterexamples fool it, where {max(by_chance):.1%} of random "
+            "inputs do at most.",
+            min(simulated) > 0.6 and min(fooled) >= 0.8 and max(by_chance) < 0.1,
+        ),
+    ]
 
 
 def _table(models: Mapping[str, Figures]) -> list[str]:
@@ -242,7 +261,7 @@ def pictures(challenge: str, models: Mapping[str, Figures]) -> dict[str, Any]:
     }
 
 
-def write_page(docs: Path, modules: Mapping[str, ModuleType]) -> None:
+def write_page(docs: Path, modules: Mapping[str, Any]) -> None:
     """Writes the page and its pictures from the figures that are stored in `docs`."""
     all_figures = read_figures(docs)
     text = page(all_figures, modules)

@@ -8,7 +8,7 @@ The same module says what the challenge's models have in common and what each ha
 `of_its_own`, for `exercises compare`), as claims: sentences with a condition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,3 +50,14 @@ class Claim:
 
     text: str
     holds: bool
+
+
+Models = Mapping[str, Mapping[str, Any]]
+"""What `exercises compare` measured of a challenge's models, by instance (see `comparison.measure`)."""
+
+
+def span(values: Iterable[int | float], decimals: int = 2) -> str:
+    """The smallest and the largest of some values, as "0.84 to 0.93"; one number where they are written alike."""
+    values = sorted(values)
+    low, high = f"{values[0]:,.{decimals}f}", f"{values[-1]:,.{decimals}f}"
+    return low if low == high else f"{low} to {high}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer_lens.utilities import get_act_name
 
 from exercises_utils import circuits
-from exercises_utils.figures import Figure
+from exercises_utils.figures import Claim, Figure, Models, span
 from exercises_utils.hooks import ablate, record
 from exercises_utils.palindromes import task
 
@@ -85,3 +85,48 @@ FIGURES = (
     ),
     Figure("values with their own token on top in the circuit of 0.0", 1.0, 1, _own_token_on_top),
 )
+
+
+def in_common(models: Models) -> list[Claim]:
+    """What holds in every model of palindromes."""
+    ratios, others = [], []
+    for m in models.values():
+        layer_0 = sorted(m["ablations"][f"0.{head}"] for head in (0, 1))
+        ratios.append(layer_0[1] / max(abs(layer_0[0]), 1e-3))
+        others.append(layer_0[0])
+    members = [[label.split(".")[0] for label in m["circuit"]["members"]] for m in models.values()]
+    slices = [m["slices"] for m in models.values()]
+    weakest = [min(value for name, value in s.items() if name.startswith("pair")) for s in slices]
+    return [
+        Claim(
+            f"*Palindromes*: one head of layer 0 compares. Its mean ablation costs at least {min(ratios):.0f} times as "
+            f"much as the other's ({span(others, 3)} nats), and every circuit has just that one of "
+            "them, and a reader of layer 1.",
+            min(ratios) > 5 and all(layers.count("0") == 1 and layers.count("1") >= 1 for layers in members),
+        ),
+        Claim(
+            f"Each is nearly perfect on data as in training and has a weak pair of places: {span(weakest)} of the sequences "
+            "with only this pair out of order are noticed.",
+            max(weakest) < 0.8,
+        ),
+    ]
+
+
+def of_its_own(models: Models) -> list[Claim]:
+    """Where the models of palindromes differ."""
+    pairs, readers, matching = {}, [], []
+    for name, m in models.items():
+        by_pair = {key: value for key, value in m["slices"].items() if key.startswith("pair")}
+        pairs[name] = min(by_pair, key=lambda key: by_pair[key]).removeprefix("pair ")
+        members = m["circuit"]["members"]
+        matching += [label for label in members if label.startswith("0")]
+        readers.append(sum(label.startswith("1") for label in members))
+    where = ", ".join(f"{pair} in `{name}`" for name, pair in pairs.items())
+    return [
+        Claim(
+            f"*Palindromes*: which pair is the weak one ({where}), which head of layer 0 compares "
+            f"(0.0 in {matching.count('0.0')}, 0.1 in {matching.count('0.1')}), and whether one head of layer 1 reads or "
+            f"both (both in {readers.count(2)} of {len(readers)}).",
+            len(set(pairs.values())) > 2 and min(matching.count(head) for head in ("0.0", "0.1")) > 0,
+        )
+    ]

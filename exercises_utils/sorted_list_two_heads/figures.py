@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exercises_utils.figures import Figure
+from exercises_utils.figures import Claim, Figure, Models, span
 from exercises_utils.hooks import ablate
 from exercises_utils.sorted_list_two_heads import task
 
@@ -38,3 +38,36 @@ FIGURES = (
     Figure("mean ablation of 0.0, nats", 0.920, 3, functools.partial(_ablated, head=0)),
     Figure("mean ablation of 0.1, nats", 4.963, 3, functools.partial(_ablated, head=1)),
 )
+
+
+def in_common(models: Models) -> list[Claim]:
+    """What holds in every model of the sorted list with two heads."""
+    costs = [cost for m in models.values() for cost in m["ablations"].values()]
+    slices = [m["slices"] for m in models.values()]
+    hard = {name: [s[name] for s in slices] for name in ("high", "gap", "repeats")}
+    return [
+        Claim(
+            f"*Sorted list, two heads*: neither head does the work alone (without one, the loss rises by {span(costs)} "
+            "nats).",
+            min(costs) > 0.3,
+        ),
+        Claim(
+            f"Each sorts {span(s['all'] for s in slices)} of the lists as in training, and far fewer of the lists of high "
+            f"numbers ({span(hard['high'])}), with a wide gap ({span(hard['gap'])}) or with repeats "
+            f"({span(hard['repeats'])}).",
+            all(max(hard[name]) < 0.5 for name in hard) and min(s["all"] for s in slices) > 0.97,
+        ),
+    ]
+
+
+def of_its_own(models: Models) -> list[Claim]:
+    """Where the models of the sorted list with two heads differ."""
+    ratios = {name: max(m["ablations"].values()) / min(m["ablations"].values()) for name, m in models.items()}
+    most = max(ratios, key=lambda name: ratios[name])
+    return [
+        Claim(
+            "*Sorted list, two heads*: how evenly two heads share the numbers. The costlier head costs "
+            f"{span(ratios.values(), 1)} times as much as the other, most in `{most}`.",
+            max(ratios.values()) > 2 * min(ratios.values()),
+        )
+    ]

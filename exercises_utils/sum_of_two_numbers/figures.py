@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exercises_utils.figures import Figure
+from exercises_utils.figures import Claim, Figure, Models, span
 from exercises_utils.sum_of_two_numbers import task
 
 
@@ -34,3 +34,36 @@ FIGURES = (
     Figure("minimum probability", 0.759, 3, lambda m: float(_log_probabilities(m).exp().min())),
     Figure("active dimensions of W_U", "19, 25, 26, 37", 0, _active_dimensions),
 )
+
+
+def in_common(models: Models) -> list[Claim]:
+    """What holds in every model of the sum of two numbers."""
+    least = [min(m["ablations"].values()) for m in models.values()]
+    slices = [m["slices"] for m in models.values()]
+    sizes = [len(m["circuit"]["members"]) for m in models.values()]
+    return [
+        Claim(
+            f"*Sum of two numbers*: no head is spare (the cheapest costs {span(least)} nats), and the circuits have "
+            f"{span(sizes, 0)} of 51 sites.",
+            min(least) > 0.01 and min(sizes) > 12,
+        ),
+        Claim(
+            f"Sums whose carry passes two nines ({span(s['cascade 3'] for s in slices)} right) are harder than those whose "
+            f"carry passes one ({span((s['cascade 2'] for s in slices), 3)}); a leading digit that was never trained on "
+            f"defeats every model ({span(s['untrained'] for s in slices)}).",
+            all(s["cascade 3"] < s["cascade 2"] for s in slices)
+            and max(s["untrained"] for s in slices) < 0.05,
+        ),
+    ]
+
+
+def of_its_own(models: Models) -> list[Claim]:
+    """Where the models of the sum of two numbers differ."""
+    shares = [max(m["ablations"].values()) / sum(m["ablations"].values()) for m in models.values()]
+    return [
+        Claim(
+            f"*Sum of two numbers*: how much hangs on a single head (the costliest of six has {span(shares)} of the sum of "
+            "their costs).",
+            max(shares) > 1.2 * min(shares),
+        )
+    ]
