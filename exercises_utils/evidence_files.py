@@ -33,7 +33,8 @@ FORMAT_VERSION = 1
 N_CIRCUITS = 1000
 N_CIRCUIT_INPUTS = 128
 LARGEST_CIRCUIT = 24
-"""For a task that names no `LARGEST_CIRCUIT` of its own."""
+"""The last two are for a task that names none of its own. A task whose model is slow may also name `CIRCUIT_SIZES`, the
+sizes of the random circuits that are stored, and `N_DRAWS`, how many inputs are drawn for the pool."""
 SEED = 0
 
 
@@ -43,15 +44,16 @@ class EvidenceFileError(CheckpointError):
 
 @dataclass(frozen=True, eq=False)
 class RandomCircuits:
-    """What random circuits with positions are worth, for every size up to a largest one."""
+    """What random circuits with positions are worth, for every size up to a largest one, or for some of these sizes."""
 
     tokens: Int[Tensor, "input position"]  # score a circuit on these to compare it with the random ones
     sites: tuple[Site, ...]  # what the circuits were drawn from
-    table: Float[Tensor, "circuit size"]  # column k - 1: `CircuitScorer.values` of the circuits of k sites
+    table: Float[Tensor, "circuit size"]  # `CircuitScorer.values` of the circuits of each of `sizes`
+    sizes: tuple[int, ...]
 
     def values(self, size: int) -> Float[Tensor, " circuit"] | None:
         """The metric of each random circuit of `size` sites, or None for sizes that were not computed."""
-        return self.table[:, size - 1].double() if 1 <= size <= self.table.shape[1] else None
+        return self.table[:, self.sizes.index(size)].double() if size in self.sizes else None
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def write_evidence(
         raise EvidenceFileError(f"{' and '.join(taken)} would be overwritten. Overwrite with --force.")
     model, card = model_and_card(weights)
     try:
-        pool = build_pool(lambda tokens: model(tokens.to(model.W_E.device)), task, seed=SEED)
+        fewer = {"draws": task.N_DRAWS} if hasattr(task, "N_DRAWS") else {}
+        pool = build_pool(lambda tokens: model(tokens.to(model.W_E.device)), task, seed=SEED, **fewer)
     except NoMistakesError as error:
         raise EvidenceFileError(
             f"No evidence can be made for {weights}: {error}. Train a model with another seed."
@@ -162,20 +165,27 @@ def _random_circuits(
             {},
             "None: the circuits of this challenge have no positions, and are ranked among all of their size.",
         )
-    tokens = task.typical_inputs(N_CIRCUIT_INPUTS, Generator().manual_seed(SEED))
+    n_inputs = getattr(task, "N_CIRCUIT_INPUTS", N_CIRCUIT_INPUTS)
+    tokens = task.typical_inputs(n_inputs, Generator().manual_seed(SEED))
     scorer = CircuitScorer(model, tokens, accuracy(task, tokens), chance=task.CHANCE)
     sites = sorted(task.SITES)
     largest = getattr(task, "LARGEST_CIRCUIT", LARGEST_CIRCUIT)
-    sizes = range(1, min(largest, len(sites)) + 1)
+    every = tuple(range(1, min(largest, len(sites)) + 1))
+    sizes = tuple(getattr(task, "CIRCUIT_SIZES", every))
     columns = [scorer.values(random_circuits(sites, size, N_CIRCUITS, SEED)) for size in progress(sizes)]
     stored = {
         "circuits.tokens": _small(tokens),
         "circuits.sites": _small(torch.tensor(sites)),
         "circuits.table": torch.stack(columns, dim=1).half(),
     }
+    if sizes != every:
+        stored["circuits.sizes"] = _small(torch.tensor(sizes))
+    which = (
+        f"every size from 1 to {len(columns)}" if sizes == every else f"{', '.join(map(str, sizes))} sites"
+    )
     return stored, (
-        f"Accuracy of {N_CIRCUITS} random circuits of every size from 1 to {len(columns)}, everything "
-        f"else mean-ablated, on {N_CIRCUIT_INPUTS} inputs as the model was trained on (seed {SEED})."
+        f"Accuracy of {N_CIRCUITS} random circuits of {which}, everything "
+        f"else mean-ablated, on {n_inputs} inputs as the model was trained on (seed {SEED})."
     )
 
 
@@ -223,10 +233,13 @@ def load_evidence(weights: Path) -> Evidence:
     )
     circuits = None
     if "circuits.table" in tensors:
+        table = tensors["circuits.table"]
+        every = torch.arange(1, table.shape[1] + 1)
         circuits = RandomCircuits(
             tokens=tensors["circuits.tokens"].long(),
             sites=tuple(tuple(site) for site in tensors["circuits.sites"].tolist()),
-            table=tensors["circuits.table"],
+            table=table,
+            sizes=tuple(tensors.get("circuits.sizes", every).tolist()),
         )
     return Evidence(pool=pool, circuits=circuits, card=card)
 

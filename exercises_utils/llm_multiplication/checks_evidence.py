@@ -1,0 +1,298 @@
+"""The checks of lesson 05's last part: counterexamples, the circuit, and an explanation that predicts the model.
+
+They judge the bundled model, whatever model the lesson runs on.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from exercises_utils.checking import Output
+from exercises_utils.checkpoints import checkpoint_path, lesson_instances
+from exercises_utils.evidence import CircuitScorer, SimulationScore, Site
+from exercises_utils.evidence_checks import CircuitCheck, CounterexamplesCheck, ExplanationCheck
+from exercises_utils.evidence_files import Evidence, accuracy, load_evidence
+from exercises_utils.huggingface import random_model
+from exercises_utils.llm_multiplication import evidence as evidence_task
+from exercises_utils.llm_multiplication import task
+from exercises_utils.llm_multiplication.checks_common import LESSON, MODELS
+from exercises_utils.models import DEFAULT_INSTANCE
+
+COUNT, NEEDED, NEEDED_TYPICAL = 50, 40, 30
+MOST_SITES, NEEDED_CIRCUIT = 60, 0.7
+NEEDED_EXPLANATION, MOST_NUMBERS = 0.6, 1000
+"""A table of a thousand of the model's mistakes would hold too few of them to pass."""
+N_CIRCUIT_INPUTS = 100
+
+bundled_model = MODELS[LESSON]
+
+
+def weights() -> Path:
+    """Where the bundled model's weights are."""
+    shipped = lesson_instances(task.CHALLENGE)
+    return checkpoint_path(task.CHALLENGE, DEFAULT_INSTANCE if DEFAULT_INSTANCE in shipped else shipped[0])
+
+
+@functools.cache
+def stored_evidence() -> Evidence:
+    """What is stored beside the bundled model's weights."""
+    return load_evidence(weights())
+
+
+# ── counterexamples ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ProductCounterexamplesCheck(CounterexamplesCheck):
+    """Counterexamples of which most have to be in distribution: three digits and two."""
+
+    def _refuse(self, value: Any) -> str | None:
+        if message := super()._refuse(value):
+            return message
+        typical = self.score(value).count(typical=True)
+        if typical >= NEEDED_TYPICAL:
+            return None
+        return (
+            f"{self.score(value).count()} of {COUNT} fool the model, {typical} of them in distribution (three digits and "
+            f"two); {NEEDED_TYPICAL} of these are needed. A model that never saw four digits times one may fail for want "
+            "of examples; where it was trained, a mistake shows how it works. Which products are hard to tell from a "
+            "neighbour?"
+        )
+
+
+def _where_right(tokens: Int[Tensor, "input 16"]) -> str | None:
+    typical = int(evidence_task.in_distribution(tokens).sum())
+    return (
+        f"The model answers {len(tokens)} of them rightly at every place, {typical} of these in distribution (three "
+        "digits and two)."
+    )
+
+
+def _known_counterexamples() -> Int[Tensor, "input 16"]:
+    """From the stored pool of hard inputs, which was searched without knowing the mechanism."""
+    pool = stored_evidence().pool
+    return pool.tokens[~pool.model_is_right.all(-1)][:COUNT]
+
+
+counterexamples = ProductCounterexamplesCheck(
+    "counterexamples",
+    "Products that the model gets wrong",
+    core=True,
+    model=bundled_model,
+    task=evidence_task,
+    sample=evidence_task.random_inputs,
+    count=COUNT,
+    needed=NEEDED,
+    reference=_known_counterexamples,
+    describe=_where_right,
+)
+
+
+# ── the circuit ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class SitesCheck(CircuitCheck):
+    """A circuit of heads at positions, on multiplications that are alike position by position."""
+
+    def _refuse(self, value: Any) -> str | None:
+        scorer = self.scorer()
+        if not isinstance(value, list | tuple | set | frozenset) or not value:
+            return f"A circuit is a list of sites, such as [(0, 1, 8), (2, 0, 9)]; {value!r} came."
+        try:
+            sites = scorer.check(list(value))
+        except (ValueError, TypeError) as error:
+            return str(error)[:1].upper() + str(error)[1:] + "."
+        if len(sites[0]) == 2:
+            return "Name sites, (layer, head, position): this model's heads do different things at different positions."
+        for site in sites:
+            if site not in evidence_task.SITES:
+                return (
+                    f"Site {site} cannot matter: position 0 sees only END, the last layer is read at positions 9 to 13, and "
+                    "nothing after 13 is read. Leave it out."
+                )
+        if len(sites) > MOST_SITES:
+            return (
+                f"{len(sites)} sites are named; name at most {MOST_SITES}. A circuit that is the whole model explains "
+                "nothing."
+            )
+        score = float(scorer.scores([sites])[0])
+        if score >= self.needed:
+            return None
+        return (
+            f"With everything else resampled, this circuit of {len(sites)} sites keeps {score:.2f} of what the model can "
+            f"do; {self.needed:.2f} is needed. Which site's work is missing?"
+        )
+
+    def praise(self, outputs: Sequence[Output]) -> str:
+        """The score, its percentile, what the sites of each layer are worth, and the score of the random twin."""
+        scorer = self.scorer()
+        sites = scorer.check(list(outputs[0].value))
+        layers = sorted({site[0] for site in sites})
+        rests = [[site for site in sites if site[0] != layer] for layer in layers]
+        score, *without = scorer.scores([sites, *rests]).tolist()
+        twin = float(self.twin().scores([sites])[0])
+        lost = ", ".join(
+            f"layer {layer} {score - rest:.2f}" for layer, rest in zip(layers, without, strict=True)
+        )
+        size, percentile = self._among_random(sites)
+        return (
+            f"{len(sites)} of the {len(evidence_task.SITES)} sites that can matter keep {score:.2f} of what the model can "
+            f"do; {percentile:.1f} % of 1,000 random circuits of {size} sites keep less (there: mean ablation). Lost "
+            f"without the sites of a layer: {lost}. The same circuit in a random-weights twin: {round(twin, 2) + 0.0:.2f}."
+        )
+
+    def _among_random(self, sites: Sequence[Site]) -> tuple[int, float]:
+        """The size of the smallest stored random circuits that have as many sites, and how many percent keep less."""
+        stored, own = stored_evidence().circuits, self.scorer()
+        if stored is None or not isinstance(own, CircuitScorer):
+            raise ValueError("no random circuits with positions are stored for this challenge")
+        size = min(n for n in stored.sizes if n >= len(sites))
+        metric = accuracy(self.task, stored.tokens)
+        scorer = CircuitScorer(own.model, stored.tokens, metric, chance=self.task.CHANCE)
+        value, theirs = float(scorer.values([sites])[0]), stored.table[:, stored.sizes.index(size)].double()
+        return size, 100 * float((theirs < value - 1e-3).double().mean())  # they are stored to three digits
+
+
+def scorer_of(model: Any, trained: float | None = None, size: int = N_CIRCUIT_INPUTS) -> CircuitScorer:
+    """The scorer of the circuit's check: the share of right digits with everything else resampled."""
+    tokens = evidence_task.typical_inputs(size, Generator().manual_seed(15))
+    metric = accuracy(evidence_task, tokens)
+    return CircuitScorer(
+        model, tokens, metric, chance=evidence_task.CHANCE, ablation="resample", trained=trained
+    )
+
+
+def _twin_scorer(trained: float) -> CircuitScorer:
+    cfg = bundled_model.get().cfg
+    twin = random_model(
+        cfg.n_layers,
+        cfg.d_model,
+        cfg.n_heads,
+        cfg.n_key_value_heads,
+        cfg.d_mlp,
+        cfg.d_vocab,
+        seed=99,
+        device="cpu",
+    )
+    return scorer_of(twin, trained)
+
+
+@functools.cache
+def _pruned_circuit() -> tuple[Site, ...]:
+    """All sites, less those whose absence costs the right digits least, in a few rounds. On few inputs: quicker."""
+    model = bundled_model.get()
+    tokens = evidence_task.typical_inputs(32, Generator().manual_seed(16))
+    right = tokens[:, evidence_task.ANSWER_POSITIONS.start + 1 : evidence_task.ANSWER_POSITIONS.stop + 1]
+
+    def mean_logprob(logits: Tensor) -> float:
+        read = logits[:, evidence_task.ANSWER_POSITIONS.start : evidence_task.ANSWER_POSITIONS.stop]
+        return -float(F.cross_entropy(read.flatten(0, 1), right.flatten()))
+
+    scorer = CircuitScorer(model, tokens, mean_logprob, chance=-1e3, ablation="resample")
+    kept: list[Site] = list(evidence_task.SITES)
+    for size in (120, 90, 75, MOST_SITES):
+        values = scorer.values([[site for site in kept if site != left_out] for left_out in kept])
+        kept = [kept[i] for i in sorted(values.argsort()[:size].tolist())]
+    return tuple(kept)
+
+
+circuit = SitesCheck(
+    "circuit",
+    "The sites that do the work",
+    core=False,
+    scorer=lambda: scorer_of(bundled_model.get()),
+    twin=_twin_scorer,
+    weights=weights,
+    task=evidence_task,
+    most_heads=MOST_SITES,
+    needed=NEEDED_CIRCUIT,
+    reference=lambda: list(_pruned_circuit()),
+)
+
+
+# ── an explanation ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ProductExplanationCheck(ExplanationCheck):
+    """An explanation scored place by place: see `evidence.score_by_place`."""
+
+    def score(self, value: Any) -> SimulationScore:
+        """The score of predicted answers, each place counting among the right ones as among the mistakes."""
+        return evidence_task.score_by_place(value["answers"], self.pool, value["n_numbers"])
+
+    def _agreement(self, score: SimulationScore) -> str:
+        return (
+            f"Score {score.score:.2f}: it agrees with the model on {score.where_wrong:.0%} of the answers that the model "
+            f"gets wrong, and on {score.where_right:.0%} of those that it gets right at the same places."
+        )
+
+
+def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
+    """How far hundreds and thousands are from the next digit says which way the model errs, and when."""
+
+    def read(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The operand digits, the longer number first; the product; how many digits it has."""
+        long_first = inputs[:, 4:5] == 11
+        long = torch.where(long_first, inputs[:, 1:4], inputs[:, 5:8]) - 1
+        short = torch.where(long_first, inputs[:, 6:8], inputs[:, 1:3]) - 1
+        length = 4 + (inputs[:, 14] != 0).long()
+        product = torch.zeros_like(length)
+        for column in range(5):
+            longer = 10 * product + inputs[:, 10 + column] - 1
+            product = torch.where(column < length, longer, product)
+        return torch.cat([long, short], dim=1), product, length
+
+    def features(inputs: Tensor, place: int) -> Tensor:
+        """How near the product is to where this digit changes, on either side; the digits that go into it."""
+        digits, product, _ = read(inputs)
+        above = product % 10**place / 10**place
+        near = [side**power for side in (above, 1 - above) for power in (1, 4, 16, 64)]
+        known = torch.cat([digits, product[:, None] // 10**place % 10], dim=1)
+        return torch.cat([torch.stack(near, dim=1), F.one_hot(known, 10).flatten(1)], dim=1)
+
+    def simulate(inputs: Tensor, numbers: dict[str, Tensor]) -> Tensor:
+        _, _, length = read(inputs)
+        answers = torch.where(inputs[:, 10:15] == 0, 10, inputs[:, 10:15] - 1)
+        rows = torch.arange(len(inputs))
+        for place in (2, 3):
+            off = (features(inputs, place) @ numbers["readout"][place - 2]).argmax(-1) - 1
+            column = length - 1 - place
+            answers[rows, column] = (answers[rows, column] + off) % 10
+        return answers
+
+    tokens = evidence_task.hard_inputs(6000, Generator().manual_seed(21))
+    right, answers = evidence_task.right_answers(tokens), evidence_task.answers(model(tokens))
+    length = read(tokens)[2]
+    readout = []
+    for place in (2, 3):
+        column = (length - 1 - place)[:, None]
+        off = (
+            (answers - right).gather(1, column)[:, 0] + 1
+        ) % 10  # 0: one too small, 1: right, 2: one too large
+        used = off < 3
+        known, off = features(tokens[used], place).double(), off[used]
+        # Mistakes are rare: together they weigh as much as all that is right.
+        weight = torch.where(off == 1, 0.5 / (off == 1).sum(), 0.5 / (off != 1).sum())[:, None].double()
+        pull = 1e-3 * torch.eye(known.shape[1], dtype=torch.float64)
+        target = F.one_hot(off, 3).double()
+        readout.append(
+            torch.linalg.solve(known.T @ (weight * known) + pull, known.T @ (weight * target)).float()
+        )
+    return simulate, {"readout": torch.stack(readout)}
+
+
+explanation = ProductExplanationCheck(
+    "explanation",
+    "Predict the model, mistakes included",
+    core=False,
+    model=bundled_model,
+    evidence=stored_evidence,
+    needed=NEEDED_EXPLANATION,
+    most_numbers=MOST_NUMBERS,
+    reference=_explanation,
+)
