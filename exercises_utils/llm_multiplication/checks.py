@@ -6,7 +6,12 @@ numbers of query and key/value heads; `mistakes` maps a message to the value tha
 """
 
 from exercises_utils.checking import CheckList
-from exercises_utils.llm_multiplication import checks_attribution, checks_patching, checks_reading
+from exercises_utils.llm_multiplication import (
+    checks_attribution,
+    checks_evidence,
+    checks_patching,
+    checks_reading,
+)
 
 CHECKS = CheckList("05 LLM multiplication")
 progress = CHECKS.progress
@@ -26,3 +31,6 @@ patch_heads = CHECKS.add(checks_patching.patch_heads)
 query_heads_of = CHECKS.add(checks_patching.query_heads_of)
 positions_for_heads = CHECKS.add(checks_patching.positions_for_heads)
 patch_groups = CHECKS.add(checks_patching.patch_groups)
+counterexamples = CHECKS.add(checks_evidence.counterexamples)
+circuit = CHECKS.add(checks_evidence.circuit)
+explanation = CHECKS.add(checks_evidence.explanation)
