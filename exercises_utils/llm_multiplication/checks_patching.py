@@ -339,6 +339,105 @@ patch_positions = Check(
 )
 
 
+def _sweep_share(n_layers: int, n_positions: int, first: int) -> float:
+    """By going through the cells of each site."""
+    cells = [(layer, position) for layer in range(n_layers) for position in range(n_positions)]
+    needed = sum(
+        layer >= site_layer and position >= site_position
+        for site_layer, site_position in cells
+        if site_position >= first
+        for layer, position in cells
+    )
+    return needed / len(cells) ** 2
+
+
+def _sweep_share_cases() -> list[Case]:
+    cases = []
+    for n_layers, n_positions, first in ((4, 15, 1), (3, 7, 0), (24, 14, 8), (2, 5, 3)):
+        right = _sweep_share(n_layers, n_positions, first)
+        simple = (n_layers * n_positions) ** 2
+
+        def share(
+            layers: Callable[[int], int],
+            positions: Callable[[int], int],
+            first: int = first,
+            size: tuple[int, int, int] = (n_layers, n_positions, simple),
+        ) -> float:
+            """With other numbers of layers and positions for a site."""
+            return (
+                sum(layers(i) * positions(p) for i in range(size[0]) for p in range(first, size[1])) / size[2]
+            )
+
+        def above(layer: int, n: int = n_layers) -> int:
+            return n - layer
+
+        def after(position: int, n: int = n_positions) -> int:
+            return n - position
+
+        def every_layer(layer: int, n: int = n_layers) -> int:
+            return n
+
+        def every_position(position: int, n: int = n_positions) -> int:
+            return n
+
+        visited = n_positions - first
+        cases.append(
+            Case(
+                f"{n_layers} layers, {n_positions} positions, first {first}",
+                (n_layers, n_positions, first),
+                right,
+                mistakes={
+                    "The positions *before* the patched one are counted; a patch changes nothing there. Count "
+                    "n_positions - p, the patched one and those after it.": share(above, lambda p: p + 1),
+                    "The patched layer itself is left out: L to n_layers - 1 are n_layers - L layers.": share(
+                        lambda i: above(i) - 1, after
+                    ),
+                    "The patched position itself is left out: p to n_positions - 1 are n_positions - p positions.": share(
+                        above, lambda p: after(p) - 1
+                    ),
+                    "Both the patched layer and the patched position are left out; they are computed again as well.": share(
+                        lambda i: above(i) - 1, lambda p: after(p) - 1
+                    ),
+                    "Sites before `first` are counted; nothing can be patched there.": share(
+                        above, after, first=0
+                    ),
+                    "The sites begin after `first`; the position `first` itself is one.": share(
+                        above, after, first=first + 1
+                    ),
+                    "All positions are counted for each site; only those from p on change.": share(
+                        above, every_position
+                    ),
+                    "All layers are counted for each site; only those from L on change.": share(
+                        every_layer, after
+                    ),
+                    "This is the share of the sites that are visited; each of them also costs less than a whole pass.": (
+                        visited / n_positions
+                    ),
+                    "It is divided by the simple sweep over the visited sites only; the simple one visits all "
+                    "n_layers * n_positions.": right * n_positions / visited,
+                    "It is divided by one forward pass; the simple sweep makes one for each site.": right
+                    * n_layers
+                    * n_positions,
+                    "This is the number of cells; divide by those of the simple sweep.": right * simple,
+                    "This is the share that is saved; return the share that is left.": 1 - right,
+                    "This is how many times less work it is; return the share, one over that.": 1 / right,
+                    "This is a percentage; return a share between 0 and 1.": 100 * right,
+                    "The division is an integer one: `/`, not `//`.": 0.0,
+                },
+            )
+        )
+    return cases
+
+
+sweep_share = Check(
+    "sweep_share",
+    "How much of a sweep a patch can change",
+    core=False,
+    cases=_sweep_share_cases,
+    reference=_sweep_share,
+)
+
+
 def _hook_name(activation: str, layer: int) -> str:
     return f"blocks.{layer}.attn.hook_{activation}"
 

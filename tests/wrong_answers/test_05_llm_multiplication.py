@@ -1045,6 +1045,85 @@ def groups_by_slices(model, clean_tokens, corrupted_tokens, metric, activation):
     return by_groups(model, clean_tokens, corrupted_tokens, metric, activation, groups)
 
 
+# ── sweep_share ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cells(n_layers, n_positions, first, layers, positions):
+    return sum(layers(i) * positions(p) for i in range(n_layers) for p in range(first, n_positions))
+
+
+def share(n_layers, n_positions, first):
+    needed = cells(n_layers, n_positions, first, lambda i: n_layers - i, lambda p: n_positions - p)
+    return needed / (n_layers * n_positions) ** 2
+
+
+def positions_before(n_layers, n_positions, first):
+    return (
+        cells(n_layers, n_positions, first, lambda i: n_layers - i, lambda p: p + 1)
+        / (n_layers * n_positions) ** 2
+    )
+
+
+def without_the_patched_layer(n_layers, n_positions, first):
+    return (
+        cells(n_layers, n_positions, first, lambda i: n_layers - i - 1, lambda p: n_positions - p)
+        / (n_layers * n_positions) ** 2
+    )
+
+
+def depth_only(n_layers, n_positions, first):
+    return (
+        cells(n_layers, n_positions, first, lambda i: n_layers - i, lambda p: n_positions)
+        / (n_layers * n_positions) ** 2
+    )
+
+
+def positions_only(n_layers, n_positions, first):
+    return (
+        cells(n_layers, n_positions, first, lambda i: n_layers, lambda p: n_positions - p)
+        / (n_layers * n_positions) ** 2
+    )
+
+
+def every_site(n_layers, n_positions, first):
+    return share(n_layers, n_positions, 0)
+
+
+def of_the_visited_sites(n_layers, n_positions, first):
+    return share(n_layers, n_positions, first) * n_positions / (n_positions - first)
+
+
+def of_one_pass(n_layers, n_positions, first):
+    return share(n_layers, n_positions, first) * n_layers * n_positions
+
+
+def number_of_cells(n_layers, n_positions, first):
+    return cells(n_layers, n_positions, first, lambda i: n_layers - i, lambda p: n_positions - p)
+
+
+def share_saved(n_layers, n_positions, first):
+    return 1 - share(n_layers, n_positions, first)
+
+
+def sites_visited(n_layers, n_positions, first):
+    return (n_positions - first) / n_positions
+
+
+def integer_division(n_layers, n_positions, first):
+    return number_of_cells(n_layers, n_positions, first) // (n_layers * n_positions) ** 2
+
+
+def share_in_closed_form(n_layers, n_positions, first):
+    left = n_positions - first
+    return n_layers * (n_layers + 1) / 2 * left * (left + 1) / 2 / (n_layers * n_positions) ** 2
+
+
+def share_by_tensors(n_layers, n_positions, first):
+    layers = torch.arange(1, n_layers + 1)
+    positions_left = torch.arange(1, n_positions - first + 1)
+    return (layers[:, None] * positions_left).sum() / (n_layers * n_positions) ** 2
+
+
 # ── query_heads_of and reach ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -1334,6 +1413,23 @@ LESSON = [
             nothing_returned: "Every entry is 0",
         },
         right=[positions_by_hooks, positions_by_the_library, positions_with_gradients],
+    ),
+    Answers(
+        checks.sweep_share,
+        wrong={
+            positions_before: "The positions *before*",
+            without_the_patched_layer: "patched layer itself is left out",
+            depth_only: "All positions are counted",
+            positions_only: "All layers are counted",
+            every_site: "Sites before `first`",
+            of_the_visited_sites: "visited sites only",
+            of_one_pass: "one forward pass",
+            number_of_cells: "number of cells",
+            share_saved: "saved",
+            sites_visited: "sites that are visited",
+            integer_division: "`/`, not `//`",
+        },
+        right=[share, share_in_closed_form, share_by_tensors],
     ),
     Answers(
         checks.reach,
