@@ -1838,7 +1838,7 @@ print(f"three copies and the successor: {fooled.float().mean():.2f} fool the mod
 #
 # $$\frac{\text{accuracy with the kept terms} - \tfrac1{50}}{\text{accuracy of the model} - \tfrac1{50}}$$
 #
-# It must reach **0.80**, and each term must be worth 0.02 of it or more. Find it by your own measurements, so that the
+# It must reach **0.75**, and each term must be worth 0.02 of it or more. Find it by your own measurements, so that the
 # cell works on other models too.
 #
 # <details><summary>Hint</summary>

@@ -79,7 +79,7 @@ circuit = CircuitCheck(
     weights=_weights,
     task=evidence_task,
     most_heads=3,
-    needed=0.8,
+    needed=0.75,
     reference=_best_circuit,
 )
 

@@ -1361,9 +1361,9 @@ LESSON = [
     Answers(
         checks.circuit,
         wrong={
-            Value([("token", "token")]): "0.80 is needed. Which term's work",
-            Value([("token", "token"), ("position", "token")]): "0.80 is needed",
-            Value([("token", "token"), ("position", "position"), ("position", "token")]): "0.80 is needed",
+            Value([("token", "token")]): "0.75 is needed. Which term's work",
+            Value([("token", "token"), ("position", "token")]): "0.75 is needed",
+            Value([("token", "token"), ("position", "position"), ("position", "token")]): "0.75 is needed",
             Value([(q, k) for q in PARTS for k in PARTS]): "name at most 3",
             Value([(0, 0)]): "pair (query part, key part)",
             Value(["token_token"]): "pair (query part, key part)",
