@@ -95,7 +95,7 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(
     model = load_model("toy", "real", device="cpu")
     said = capsys.readouterr().out
     assert said.startswith(
-        "somebody/something on cpu: float32, which needs about 1.0 GB of memory; 10.0 GB are free."
+        "somebody/something on cpu: float32, which needs about 1.5 GB of memory; 10.0 GB are free."
     )
     assert said.count("\n") == 1
     tokens = tokens_for(CONFIG)
