@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from exercises_utils import cli, lessons, training
+from exercises_utils import checkpoints, cli, lessons, published, training
 from exercises_utils.lessons import find_lessons, write_notebook
 
 
@@ -66,6 +66,27 @@ def test_verify_runs_each_instance_and_names_the_one_that_fails(in_lesson_folder
     code, said = run(capsys, "verify")
     assert code == 1
     assert "there are no weights in checkpoints/small" in said
+
+
+def test_the_published_model_is_one_more_where_its_folder_is_known(monkeypatch):
+    fetched = []
+    monkeypatch.setattr(checkpoints, "checkpoint_path", lambda *asked: fetched.append(asked))
+    monkeypatch.delenv(published.LOCAL, raising=False)
+    ours = checkpoints.lesson_instances("palindromes")
+    assert cli._instances("palindromes", None) == ours
+    assert fetched == []
+    monkeypatch.setenv(published.LOCAL, "somewhere")
+    assert cli._instances("palindromes", None) == [*ours, "published"]
+    assert fetched == [("palindromes", "published")]
+    assert cli._instances("palindromes", ["seed1"]) == ["seed1"]
+    assert "published" not in cli._instances("llm_multiplication", None)
+
+
+def test_a_published_model_that_cannot_be_had_is_said_in_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv(published.LOCAL, str(tmp_path))
+    monkeypatch.setattr(published, "cache_folder", lambda: tmp_path / "cache")
+    with pytest.raises(cli.UsageError, match="there is no palindrome_classifier.pt in it"):
+        cli._instances("palindromes", None)
 
 
 def test_train_names_the_challenges_there_are(capsys):
