@@ -17,8 +17,8 @@
 #
 # The thousands of a sum are written first, and they depend on a carry that may come all the way from the units. So before the
 # model writes anything it must know whether the digits to the right come to ten or more. You will find what the digits look
-# like at the output, which heads bring them together, the head and the positions that hold the carries, and the trick by which
-# a softmax decides that two digits come to ten. Then you will use the trick to find sums that the model gets wrong.
+# like at the output, which heads bring them together, the heads and the positions that hold the carries, and the trick by
+# which a softmax decides that two digits come to ten. Then you will use the trick to find sums that the model gets wrong.
 #
 # | | |
 # |---|---|
@@ -282,8 +282,8 @@ plotting.heatmap(
 # %% [markdown]
 # Each arrow is a dimension of the residual stream (its number at the tip): its length says how much of the wave it has, its
 # angle is the wave's phase. Arrows at right angles are a cosine and a sine; opposite arrows say the same with the sign turned
-# round. In the lower figure stripes along the diagonal mean that the dot product of two digits depends on their *difference*
-# modulo ten: a circle again. Frequencies above 1 show as extra stripes.
+# round. In the lower figure stripes along the diagonal mean that the dot product of two digits depends mostly on their
+# *difference* modulo ten: a circle again. Frequencies above 1 show as extra stripes.
 
 # %% [markdown]
 # ### Exercise 3 · `one_frequency` (optional)
@@ -354,9 +354,21 @@ plotting.heatmap_facets(
     y_labels=[str(dimension) for dimension in ACTIVE.tolist()],
 ).show()
 
+near = []
+for k in USED:
+    answers = (task.answer_logits(normalised @ only(W_U, k)) + model.b_U[:10]).argmax(-1)
+    off = (answers - data.labels) % 10
+    near.append(
+        f"frequency {k} alone: right {(off == 0).float().mean():.2f}, one off {((off == 1) | (off == 9)).float().mean():.2f}, "
+        f"five off {(off == 5).float().mean():.2f}"
+    )
+print("\n".join(near))
+
 # %% [markdown]
-# Compare the last row with the first, and the rows of single frequencies with both. What one frequency alone cannot do, two
-# can: exercise 5 asks why. (This is an intervention on the unembedding alone: the model before it stays as it is.)
+# Compare the last row with the first, and the rows of single frequencies with both. In this model neither frequency alone does
+# what the two do together, and the printed lines say how each of them fails: one is coarse and takes a neighbour, the other
+# cannot tell some digits apart at all. Exercise 5 asks which. (This is an intervention on the unembedding alone: the model
+# before it stays as it is.)
 
 # %% [markdown]
 # ### Exercise 4 · `circle_of_digits` (optional)
@@ -534,9 +546,9 @@ for place, name in enumerate(PLACES):
     )
 
 # %% [markdown]
-# **What you should see:** a diagonal: for every place at least one head attends to the column of its own place, in most cases
-# half to each of its two digits. That is how `a_i` and `b_i` come together. And, for some place, a head that attends to
-# **another** column: the next one to the right. Remember it: what could the thousands' answer want with the hundreds?
+# **What you should see:** a diagonal: for every place at least one head attends to the column of its own place. That is how
+# $a_i$ and $b_i$ can come together. And, at the thousands, a head that attends to **another** column: the next one to the
+# right. Remember it: what could the thousands' answer want with the hundreds?
 #
 # Attention says what *could* be moved. An intervention says whether it is used.
 
@@ -607,23 +619,6 @@ plotting.heatmap_facets(
     signed=False,
     text=True,
 ).show()
-with_carry = task.carry_in(data).any(-1)
-split = {
-    "sums without any carry": data.tokens[~with_carry][:300],
-    "sums with a carry": data.tokens[with_carry][:300],
-}
-plotting.bar(
-    [f"layer {layer}, {activation}" for layer in (0, 1) for activation in "qkv"],
-    {
-        name: torch.stack(
-            [costs_of(model, some, a, "mean").mean((1, 2)) for a in "qkv"]
-        ).T.flatten()
-        for name, some in split.items()
-    },
-    title="The same with and without carries (mean over heads and places)",
-    x="ablated",
-    y="nats",
-).show()
 zero = costs_of(model, few, "z", "zero")
 print(
     f"zero ablation of z costs {zero.mean():.2f} nats on average, mean ablation {costs['z'].mean():.2f}"
@@ -634,10 +629,48 @@ print(
 )
 
 # %% [markdown]
-# Heads whose values cost most bring the digits. In layer 0 the **mean query** costs next to nothing at most places: what a
-# position asks for there hardly depends on the sum, it is set by the position and by the fixed tokens. So one mean query per
-# position describes layer 0, and its attention can be read from the weights (the next figure: positions alone, `+` and `=` in
-# their places).
+# In layer 0 of this model the heads whose values cost most at a place are those that look at its column. And the **mean
+# query** of layer 0 costs next to nothing at most places: what a position asks for there hardly depends on the sum, it is set
+# by the position and by the fixed tokens.
+#
+# The same, place by place, for sums with and without a carry (each group is ablated by its own mean):
+
+# %%
+with_carry = task.carry_in(data).any(-1)
+split = {
+    "no carry": data.tokens[~with_carry][:300],
+    "a carry": data.tokens[with_carry][:300],
+}
+by_carry = {
+    f"{activation}, {name}": costs_of(model, some, activation, "mean").flatten(0, 1)
+    for name, some in split.items()
+    for activation in "qkv"
+}
+plotting.heatmap_facets(
+    by_carry,
+    title="Mean ablation of one activation of one head, in sums without any carry and with one",
+    x="place",
+    y="head",
+    unit="nats",
+    x_labels=["th.", "hun.", "tens", "units"],
+    y_labels=HEAD_NAMES,
+    signed=False,
+    text=True,
+).show()
+for layer in range(model.cfg.n_layers):
+    chosen = slice(layer * model.cfg.n_heads, (layer + 1) * model.cfg.n_heads)
+    print(
+        f"layer {layer}, mean over heads and places:",
+        ", ".join(f"{name} {table[chosen].mean():.2f}" for name, table in by_carry.items()),
+    )
+
+# %% [markdown]
+# The write-up reads from its model that without carries the *keys* of layer 1 can be replaced by their mean for nothing, and
+# concludes that they serve the carry. Compare the printed numbers of layer 1's keys: in this model they cost less without a
+# carry than with one, but far from nothing. What layer 1's attention has to do with the carry is tested in section 5.
+#
+# Because queries of layer 0 hardly vary, one **mean query** per position describes that layer, and its attention can be read
+# from the weights in two parts. First the positions: keys with a mean digit, `+` and `=` in their places.
 
 # %%
 scale = cache["scale", 0, "ln1"][..., 0].mean(0)  # (position,)
@@ -669,6 +702,29 @@ for head in range(model.cfg.n_heads):
         .max()
     )
     print(f"head 0.{head}: largest gap from the mean pattern {gap:.2f}")
+
+# %% [markdown]
+# Then the digits: the score that each digit gets as a key, from the mean query of each position.
+
+# %%
+from_digits = {}
+for head in range(model.cfg.n_heads):
+    mean_query = cache["q", 0][:, 5:13, head].mean(0)  # (position, d_head)
+    keys = model.W_E[:10] / scale[:9].mean() @ model.W_K[0, head]
+    scores = mean_query @ keys.T / model.cfg.d_head**0.5
+    from_digits[f"head 0.{head}"] = scores - scores.mean(1, keepdim=True)
+plotting.heatmap_facets(
+    from_digits,
+    title="Layer 0 from the weights: which digits a mean query prefers",
+    x="digit (as a key)",
+    y="query position",
+    unit="score, mean<br>taken off",
+    y_labels=[str(position) for position in range(5, 13)],
+).show()
+
+# %% [markdown]
+# In a pale row the position alone decides where the head looks. In a row with strong colours the head prefers some digits to
+# others, wherever they stand: section 4 is about such a row.
 
 # %% [markdown]
 # ## 3 · Where is the carry?
@@ -727,7 +783,7 @@ print(
 # The thousands agree because their own digits cannot overflow, and a sum without any carry is the same by both. So what the
 # write-up says of sums with and without carries stands; its figures by place, for the hundreds and the tens, mix two things.
 #
-# With the right split: does layer 1 look elsewhere when a carry comes in? (Optional to read: it is a correlation.)
+# With the right split: does layer 1 look elsewhere when a carry comes in?
 
 # %%
 carries = task.carry_in(data)
@@ -745,6 +801,10 @@ plotting.heatmap_facets(
     unit="difference",
     y_labels=[f"1.{head}" for head in range(model.cfg.n_heads)],
 ).show()
+
+# %% [markdown]
+# In this model it does, at all three places. But sums with a carry also have larger digits, so this is a correlation: whether
+# the answer changes *because* attention moves is for section 5.
 
 # %% [markdown]
 # ### Two sums that differ in a carry
@@ -928,10 +988,10 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# **What you should see:** one site a place that turns most digits, and little anywhere else. In this model it is the same head
-# each time, at three positions. The second bar is the control: there, the source's digits to the right are *other digits*, but
-# the carry is the same, and nearly all answers stay. So what matters of the swapped activation is the carry, not the digits it
-# was made from.
+# **What you should see** (in this model; other seeds may share a carry among the heads at one position, see section 8): one site
+# a place that turns most digits, and little anywhere else. It is the same head each time, at three positions. The second bar
+# is the control: there, the source's digits to the right are *other digits*, but the carry is the same, and for the thousands
+# and the tens nearly all answers stay. So what matters of the swapped activation is the carry, not the digits it was made from.
 #
 # The hundreds are the exception: the first bar is well below 1, and the control above 0. Part of their message takes another
 # way. Two later sections look for it (a carry through a nine; one direction).
@@ -989,8 +1049,9 @@ plotting.heatmap_facets(
 ).show()
 
 # %% [markdown]
-# Follow a row of the left panel: with a 4 or a 5 in `a`, the head looks at `b`, unless `b` is 4 or 5 as well. With a 0 or a 9
-# in `a`, it looks at `a`. **The head attends to the digit that is further from the middle.** Is that in its weights?
+# Follow a row of the left panel (in this model): with a 4 or a 5 in `a`, the head looks at `b`, unless `b` is 4 or 5 as well.
+# With a 0 or a 9 in `a`, it looks at `a`, unless `b` is as extreme. **The head attends to the digit that is further from the
+# middle.** Is that in its weights?
 
 # %% [markdown]
 # ### Exercise 12 · `digit_scores` (core)
@@ -999,10 +1060,10 @@ plotting.heatmap_facets(
 # **Why:** the QK circuit with a fixed query. One query, the mean over sums, stands for all of them here (the figure after the
 # next exercise compares with the run): then ten numbers describe the choice.
 #
-# `query` is a query vector of `head` (a head of layer 0), of length `d_head`, bias included. Return the attention score that it
-# gives to each of the ten **digits** as a key, from the digit's embedding alone: `W_E`'s first ten rows, divided by `scale`,
-# through $W_K$, times the query, divided by $\sqrt{d_\text{head}}$. Leave out positions and `b_K` (they add the same to every
-# digit at a position). Scores, not probabilities.
+# `query` is a query vector of `head`, a tuple `(layer, head)` (here of layer 0; write it for any layer), of length `d_head`, bias
+# included. Return the attention score that it gives to each of the ten **digits** as a key, from the digit's embedding alone:
+# `W_E`'s first ten rows, divided by `scale`, through $W_K$, times the query, divided by $\sqrt{d_\text{head}}$. Leave out
+# positions and `b_K` (they add the same to every digit at a position). Scores, not probabilities.
 #
 # <details><summary>Hint</summary>
 #
@@ -1055,10 +1116,10 @@ plotting.line_facets(
 ).show()
 
 # %% [markdown]
-# **What you should see:** on the right, a step: low digits vote "no carry", high digits vote "carry". It is the same step three
-# times, because it is the same head. On the left, a valley at two of the sites, deep for the tens and shallow for the
-# thousands: digits near the middle score low, extreme digits score high. At the third site, for the hundreds, there is no
-# valley: remember that the swap was weaker there. (The direction of a vote is the difference of the means of what the site
+# **What you should see** (in this model): on the right, a step: low digits vote "no carry", high digits vote "carry". It is the
+# same step three times, because it is the same head. On the left, a valley at two of the sites, deep for the tens and shallow
+# for the thousands: digits near the middle score low, extreme digits score high. At the third site, for the hundreds, there is
+# no valley: remember that the swap was weaker there. (The direction of a vote is the difference of the means of what the site
 # writes with a carry and without.)
 #
 # Now put the two together. A head that attends to two digits $a$ and $b$ only writes
@@ -1071,8 +1132,8 @@ plotting.line_facets(
 # ### Exercise 13 · `carry_message` (core)
 # *Difficulty ●●●○○ · 10 minutes*
 #
-# **Why:** this is the whole decision, from twenty numbers read off the weights. If it draws the right line between "carry" and
-# "no carry", nothing else is needed there.
+# **Why:** this would be the whole decision, from twenty numbers (ten scores, with a mean query; ten votes, along the carry's
+# direction). If it draws the right line between "carry" and "no carry", nothing else is needed there.
 #
 # `scores` and `votes` have one number a digit. Return the table $m(a, b)$ above for all pairs: row $a$, column $b$. The softmax
 # is over these **two** keys only. Any number of digits.
@@ -1157,7 +1218,7 @@ plotting.line(
 
 # %% [markdown]
 # A curve that is flat, steps up between 8 and 11 and is flat again is a decision made in layer 0, with nine and ten in between.
-# A curve that rises slowly leaves a part of the decision to layer 1, which can draw its line anywhere on the way. In this model
+# A curve that rises slowly leaves a part of the decision to layer 1, which may draw its line anywhere on the way. In this model
 # the tens' curve is of the first kind, the other two of the second (the hundreds' also jumps between 4 and 6, where no carry
 # begins: another sign that this message is about more than the carry).
 
@@ -1166,7 +1227,7 @@ plotting.line(
 #
 # A swap of the whole site moves everything the head wrote. The message should be one direction of it. First the weaker
 # evidence, a **probe**, with the controls without which a probe means nothing: labels in random order, and a model with random
-# weights.
+# weights. Two probes: the direction from one mean to the other, and a line fitted by least squares.
 
 # %% [markdown]
 # ### Exercise 14 · `carry_direction` (optional)
@@ -1205,12 +1266,18 @@ shuffled_order = torch.randperm(len(data), generator=torch.Generator().manual_se
 
 
 def held_out(activations, carry):
-    """Accuracy on the second half of a probe from the first half: which mean is nearer?"""
+    """Accuracy on the second half of two probes made on the first: (difference of means, least squares)."""
     half = len(carry) // 2
     direction = direction_of(activations[:half], carry[:half])
     along = activations @ direction
     middle = (along[:half][carry[:half]].mean() + along[:half][~carry[:half]].mean()) / 2
-    return ((along > middle) == carry)[half:].float().mean()
+    design = torch.nn.functional.pad(activations, (0, 1), value=1.0).double()
+    target = 2 * carry[:half].double() - 1
+    weights = torch.linalg.pinv(design[:half], rtol=1e-6) @ target
+    return tuple(
+        (guess == carry)[half:].float().mean()
+        for guess in (along > middle, design @ weights > 0)
+    )
 
 
 probes = {"trained": [], "trained, labels shuffled": [], "random weights": []}
@@ -1222,19 +1289,24 @@ for place, (_, _, position) in enumerate(SITES):
     probes["random weights"].append(
         held_out(untrained_cache["attn_out", 0][:, position], carry)
     )
-plotting.bar(
-    PLACES[:3],
-    {name: torch.stack(values) for name, values in probes.items()},
-    title="A probe for the carry in layer 0's output, at the site's position",
-    x="carry into",
-    y="held-out accuracy",
-    reference_lines={"chance": 0.5},
-).show()
+for i, kind in enumerate(("difference of means", "least squares")):
+    plotting.bar(
+        PLACES[:3],
+        {
+            name: torch.stack([pair[i] for pair in values])
+            for name, values in probes.items()
+        },
+        title=f"A probe for the carry in layer 0's output, at the site's position ({kind})",
+        x="carry into",
+        y="held-out accuracy",
+        reference_lines={"chance": 0.5},
+    ).show()
 
 # %% [markdown]
-# Shuffled labels give chance. **Random weights do not**: a random head that happens to look at the right digits mixes them, and
-# a carry is nearly a linear function of two digits. So a probe's success shows that the digits are there, not that the model
-# computed the carry, and not that it uses it.
+# Shuffled labels give chance. **Random weights do not**: there too the fitted line is right far more often than chance, because
+# a head with random weights mixes all the digits that it sees, and a carry is nearly a linear function of them. So a probe's
+# success shows that the digits can be read there, not that the model computed the carry, and not that it uses it. (A probe's
+# failure proves as little. Whatever else varies along the direction blurs it: compare the two probes at the hundreds.)
 
 # %% [markdown]
 # ### Exercise 15 · `interchange` (optional)
@@ -1350,13 +1422,14 @@ plotting.bar(
 
 # %% [markdown]
 # Read the bars of one place from left to right. If the carry's *one* direction out of 48 does what all of layer 0 at this
-# position does, and the other 47 do nothing, the message there **is** that direction: so it is for the thousands and the tens
-# of this model. The random direction and the same-carry swap are the controls.
+# position does, and the other 47 do nothing, then for this digit the message there **is** that direction: so it is for the
+# thousands and the tens of this model. The random direction and the same-carry swap are the controls.
 #
-# For the hundreds one direction does less than half, and the 47 others do more. And the first bar is above the second: the
-# whole stream at that position says more than what layer 0 wrote there. Its position is not "=" but a **digit of `b`**, one of
-# the two that decide; its embedding is in the stream, where no swap of a head can move it. So there the carry is not ready
-# after layer 0: layer 1 finds a digit and a message about the other one, and has to put them together.
+# For the hundreds of this model one direction does less than half, and the 47 others do more than it; even a random direction
+# turns a few. And the first bar is above the second: the whole stream at that position says more than what layer 0 wrote
+# there. The position is a **digit of `b`**, one of the two that decide; its embedding is in the stream, where no swap of a head
+# can move it. So here the carry is not ready after layer 0: layer 1 finds a digit and a message about the two, and has to put
+# them together.
 
 # %% [markdown]
 # ## 5 · From the message to the digit
@@ -1406,8 +1479,8 @@ for head in range(model.cfg.n_heads):
 # %% [markdown]
 # Where a curve repeats itself after ten (compare 0 to 8 with 10 to 18), and the two printed shares are close, the *attention*
 # already depends on the digit of the sum, not on the sum: **the softmax of that head counts modulo ten**. In this model that
-# holds nearly perfectly for one head or more (see the printed shares), for others in part. Does that matter for the answer?
-# Swap the attention of layer 1, or the values, or both, with those of another sum with other units (the answer should stay, or
+# holds nearly perfectly for one head (see the printed shares), for the others in part. Does that matter for the answer? Swap
+# the attention of layer 1, or the values, or both, with those of another sum with other units (the answer should stay, or
 # follow the other sum):
 
 # %%
@@ -1424,7 +1497,9 @@ outcomes = {"keeps its own digit": [], "gives the other sum's digit": []}
 for names in swaps.values():
     with ExitStack() as stack:
         for name in names:
-            stack.enter_context(patch(model, name, 1, theirs[name, 1], positions=[12]))
+            # The attention of the units' answer position; the values at all positions.
+            rows = [12] if name == "pattern" else None
+            stack.enter_context(patch(model, name, 1, theirs[name, 1], positions=rows))
         answers = model(some.tokens)[:, 12].argmax(-1)
     differ = mine != other_digit
     outcomes["keeps its own digit"].append((answers == mine)[differ].float().mean())
@@ -1435,14 +1510,78 @@ plotting.bar(
     list(swaps),
     {name: torch.stack(values) for name, values in outcomes.items()},
     title="Layer 1 at the units: swapped with another sum",
-    x="swapped at position 12",
+    x="swapped in layer 1",
     y="share of sums",
 ).show()
 
 # %% [markdown]
-# (Swapped are the values at position 12, and the attention along that position's row. Only sums whose units' digits of the
-# answer differ are counted.) Neither swap alone does what both do together: the answer needs attention **and** values of one
-# and the same sum.
+# (Only sums whose units' digits of the answer differ are counted.) In this model neither swap alone does what both do together:
+# mostly the answer is then neither sum's digit. It needs attention **and** values of one and the same sum. So "the attention
+# counts modulo ten" is one half of the story, and the other half is in what is attended to.
+
+# %% [markdown]
+# ### How does layer 1 read the carry? (optional)
+#
+# The message about a carry stands at the site's position. Layer 1 can use it in two ways. It can **look elsewhere**: the message
+# changes a key (or, where the site is the answer position itself, the query), and with it the attention. Or it can **fetch** the
+# message: the attention stays, and a value changes. Take the pairs of section 3 again, which differ in a carry, and swap one or
+# the other in all heads of layer 1:
+
+# %%
+WAYS = {
+    "queries": ("q",),
+    "keys": ("k",),
+    "attention": ("pattern",),
+    "values": ("v",),
+    "attention and values": ("pattern", "v"),
+}
+
+
+def read_from_source(of_model, place, pairs, names):
+    """The answers at `place` on the bases when these activations of layer 1 are the sources'."""
+    base, source = pairs
+    _, of_source = of_model.run_with_cache(source.tokens)
+    with ExitStack() as stack:
+        for name in names:
+            # Queries and attention belong to the answer position; keys and values to all.
+            rows = [9 + place] if name in ("q", "pattern") else None
+            stack.enter_context(
+                patch(of_model, name, 1, of_source[name, 1], positions=rows)
+            )
+        return task.answer_logits(of_model(base.tokens))[:, place].argmax(-1)
+
+
+ways = {"other carry: turned": [], "same carry: changed": []}
+for names in WAYS.values():
+    shares_turned, shares_changed = [], []
+    for place in range(3):
+        answers = read_from_source(model, place, PAIRS[place], names)
+        shares_turned.append((answers == PAIRS[place][1].labels[:, place]).float().mean())
+        before = task.answer_logits(model(CONTROLS[place][0].tokens))[:, place].argmax(-1)
+        answers = read_from_source(model, place, CONTROLS[place], names)
+        shares_changed.append((answers != before).float().mean())
+    ways["other carry: turned"].append(torch.stack(shares_turned))
+    ways["same carry: changed"].append(torch.stack(shares_changed))
+plotting.heatmap_facets(
+    {name: torch.stack(rows) for name, rows in ways.items()},
+    title="Layer 1: what is taken from a sum with the other carry",
+    x="carry into",
+    y="taken from the source",
+    unit="share of sums",
+    x_labels=["th.", "hun.", "tens"],
+    y_labels=list(WAYS),
+    signed=False,
+    text=True,
+).show()
+
+# %% [markdown]
+# **What you should see** (in this model): layer 1 mostly *looks elsewhere*. For the tens, swapped attention turns nearly every
+# digit and swapped values none, and it is the keys that do it. For the thousands, whose message stands at the answer position
+# itself, it is mainly the query. For the hundreds attention alone turns three quarters, values alone a quarter, and both
+# together all. The control (right) stays low. So what was a correlation in section 3, that attention moves with the carry, is
+# here a cause.
+#
+# This is *not* what training always finds: in other models the same message is fetched as a value (section 8).
 
 # %% [markdown]
 # ### A carry through a nine (optional)
@@ -1468,8 +1607,8 @@ def carry_pairs_through_nine(place, size, seed):
     return task.SumData(base.tokens[keep][:size]), task.SumData(source.tokens[keep][:size])
 
 
-for place in (0, 1):
-    nine = carry_pairs_through_nine(place, 200, seed=place)
+NINES = {place: carry_pairs_through_nine(place, 200, seed=place) for place in (0, 1)}
+for place, nine in NINES.items():
     table = turned(model, place, nine)
     best_head, best_position = divmod(int(table.argmax()), table.shape[1])
     plotting.heatmap(
@@ -1499,12 +1638,14 @@ for name, mask in {"nine": tens_sum == 9, "anything else": tens_sum != 9}.items(
     )
 
 # %% [markdown]
-# The same site, or another? Where it is the same (the thousands), that head must have looked at two columns at once. Where it
-# is the site that holds the carry of the next place (the hundreds: position 8 instead of 7), layer 1 has two messages to read.
+# The same site, or another? Where it is the same (in this model the thousands), that head must have looked at two columns at
+# once. The hundreds' site is at position 7, the tens of `b`; it comes before the units of `b` (position 8), so what is written
+# there cannot know of a carry from the units. Such a carry must stand elsewhere, and it does: at the site that holds the carry
+# into the tens. There, layer 1 has two messages to read.
 #
 # **A hypothesis that failed:** that layer 1 looks at the further message only when the nearer column comes to nine. The printed
-# lines are nearly the same: it attends to both sites in any case, to the nearer one more. Behind a nine the nearer message is
-# near its middle, and the smaller share of the further one can decide.
+# lines are nearly the same: it attends to both sites in any case, to the nearer one more. A guess, not tested: behind a nine
+# the nearer message is near its middle, so that the smaller share of the further one decides.
 #
 # For the thousands, the scores by column tell how far the head looks:
 
@@ -1554,18 +1695,18 @@ straight = torch.corrcoef(torch.stack([pushes["hundreds"], torch.arange(10.0)]))
 print(f"correlation of a hundreds digit with its push: {straight:.3f}")
 
 # %% [markdown]
-# In a decimal number each place weighs ten times as much as the next. **So do the columns in this softmax**, nearly (the
-# printed factors). And what a digit adds to the numerator, $e^{\text{score}}$ times vote, rises in a straight line from 0 to 9
+# In a decimal number each place weighs ten times as much as the next. In this model **so do the columns in this softmax**,
+# nearly (the printed factors). And what a digit adds to the numerator, $e^{\text{score}}$ times vote, rises in a straight line from 0 to 9
 # and crosses zero between 4 and 5 (votes are measured from the mean message of hundreds that come to nine). So the numerator of
-# this head's message is about
+# this head's message is, up to a factor, about
 #
 # $$100\,(a_1 + b_1 - 9) + 10\,(a_2 + b_2 - 9) + (a_3 + b_3 - 9)$$
 #
-# and its sign is exactly the question whether a carry comes into the thousands. The denominator is positive and does not change
-# the sign. At the units' site the valley is so deep that one of two digits takes nearly everything; here it is shallow, and the
-# softmax *adds*. One head, two uses. The price: the further a column is, the smaller its weight, and with two nines the large
-# terms have to cancel exactly for a small one to be heard. That is where to look for mistakes. (The factors are this model's;
-# section 8 prints those of other seeds, where there are any.)
+# and it is above zero exactly when a carry comes into the thousands. The denominator is positive and does not change the sign.
+# At the tens' site the valley is so deep that one of two digits takes nearly everything; here it is shallow, and the softmax
+# *adds*. One head, two uses. The price: the further a column is, the smaller its weight, and with two nines the large terms have
+# to cancel exactly for a small one to be heard. That is where to look for mistakes. (These weights were read, not changed: no
+# intervention here shows that the factors matter. They are this model's; section 8 prints those of the others.)
 
 # %% [markdown]
 # ### The logits, path by path (optional)
@@ -1649,8 +1790,39 @@ logits = task.answer_logits(model(few.tokens))
 error = (paths.sum(0) - logits).abs().max()
 assert error < 1e-3
 print(f"largest gap between the sum over paths and the logits: {error:.4f}")
-simple, names = circuits.residual_components(cache, position=12)
-print(f"components without paths, for comparison: {', '.join(names)}")
+
+
+def towards_right(parts):
+    """Each part's logit for the right digit minus its mean over the ten: (part, sum, place)."""
+    wanted = few.labels[None, :, :, None].expand(len(parts), -1, -1, 1)
+    return parts[..., :10].gather(-1, wanted)[..., 0] - parts[..., :10].mean(-1)
+
+
+towards = towards_right(paths)
+difference = towards_right(logits[None])[0]
+print(
+    f"and for the right digit minus the mean of the ten: {(towards.sum(0) - difference).abs().max():.4f}"
+)
+simple = []
+for place in range(4):
+    parts, COMPONENTS = circuits.residual_components(cache, position=9 + place)
+    final = cache["ln_final.hook_scale"][:500, 9 + place]
+    simple.append(parts[:, :500] / final @ model.W_U)
+simple = towards_right(torch.stack(simple, dim=2))
+plotting.heatmap(
+    simple.mean(1),
+    title="First without paths: each component towards the right digit (mean over 500 sums)",
+    x="place",
+    y="component",
+    unit="logits",
+    x_labels=PLACES,
+    y_labels=COMPONENTS,
+    text=True,
+).show()
+
+# %% [markdown]
+# Towards the right digit: that is, its logit minus the mean of the ten. The heads of layer 1 write most of it. Now what each of
+# them read:
 
 # %%
 plotting.heatmap(
@@ -1661,10 +1833,6 @@ plotting.heatmap(
     unit="logits",
     y_labels=PATHS,
 ).show()
-towards = paths[..., :10] - paths[..., :10].mean(-1, keepdim=True)
-towards = towards.gather(-1, few.labels[None, :, :, None].expand(len(PATHS), -1, -1, 1))[
-    ..., 0
-]
 last = {"directly": towards[: len(sources)].sum(0)}
 for head in range(n_heads):
     start = len(sources) * (head + 1)
@@ -1690,8 +1858,8 @@ plotting.heatmap(
 ).show()
 
 # %% [markdown]
-# Layer 1 writes the answer; little comes directly. Which path a head of layer 1 uses differs by place. The long bars for the
-# standard deviation say that means hide much here: a path that pushes towards the right digit in one sum pushes away from it in
+# Layer 1 writes most of the answer; less comes directly. Which path a head of layer 1 uses differs by place. The long bars for
+# the standard deviation say that means hide much here: what pushes towards the right digit in one sum pushes away from it in
 # another. On a circle one can see both.
 
 # %% [markdown]
@@ -1752,6 +1920,27 @@ plotting.plane_facets(
     arrows=["directly", *(f"through 1.{head}" for head in range(n_heads)), "all"],
 ).show()
 
+# %% [markdown]
+# The same, path by path, for one place: what each head of layer 1 got from the embedding and from each head of layer 0.
+
+# %%
+panels = {}
+for head in range(n_heads):
+    start = len(sources) * (head + 1)
+    arrow = dict(zip(sources, paths[start : start + len(sources), 0, 0], strict=True))
+    arrow["together"] = sum(arrow.values())
+    points = {name: on_circle(value, frequency) for name, value in arrow.items()}
+    panels[f"through 1.{head}"] = {
+        name: (point[:1], point[1:]) for name, point in points.items()
+    }
+plotting.plane_facets(
+    panels,
+    title=f"{''.join(task.str_tokens(few.tokens[0]))}: the paths to the thousands, on the circle of frequency {frequency}",
+    x="cosine (logits)",
+    y="sine (logits)",
+    arrows=[*sources, "together"],
+).show()
+
 # %%
 in_all = on_circle(logits, frequency)
 direction = torch.stack([angle.cos(), angle.sin()], dim=-1)[few.labels]
@@ -1773,7 +1962,8 @@ plotting.bar(
 ).show()
 
 # %% [markdown]
-# No head of layer 1 has to be right alone: their arrows add up to one that is. In the sum, errors of single heads cancel.
+# No head of layer 1 has to be right alone: their arrows add up to one that is. In the sum, errors of single heads cancel. The
+# same happens inside a head: large arrows from two heads of layer 0 may point nearly opposite ways, and what is left is small.
 
 # %% [markdown]
 # ### Exercise 18 · `pair_sums` (optional)
@@ -1782,8 +1972,8 @@ plotting.bar(
 # **Why:** what could a path say from the weights alone, for every pair of digits?
 #
 # For each pair of digits $a$, $b$ return $(W_E[a] + W_E[b])\, W_{OV}^\text{early}\, W_{OV}^\text{late}\, W_U$, for the ten
-# digits as outputs: shape (a, b, digit). Without biases, positions and scales. `early` is a head of layer 0, `late` one of
-# layer 1.
+# digits as outputs: shape (a, b, digit). Without biases, positions and scales. `early` and `late` are tuples `(layer, head)`
+# (here of layers 0 and 1; write it for any two).
 #
 # <details><summary>Hint</summary>
 #
@@ -1827,11 +2017,11 @@ plotting.heatmap_facets(
 points = {}
 for early in range(n_heads):
     circle_points = on_circle(pairs_of(model, (0, early), (1, 0)), frequency).flatten(0, 1)
-    few_digits = column_sum.flatten()
+    pair_total = column_sum.flatten()
     points[f"0.{early} → 1.0"] = {
-        f"sums {low} to {low + 4}": (
-            circle_points[(few_digits >= low) & (few_digits < low + 5), 0],
-            circle_points[(few_digits >= low) & (few_digits < low + 5), 1],
+        f"sums {low} to {min(low + 4, 18)}": (
+            circle_points[(pair_total >= low) & (pair_total < low + 5), 0],
+            circle_points[(pair_total >= low) & (pair_total < low + 5), 1],
         )
         for low in (0, 5, 10, 15)
     }
@@ -1852,15 +2042,16 @@ print(
 )
 
 # %% [markdown]
-# **A hypothesis that failed:** that a path of two OV circuits adds two digits. It cannot: with fixed attention everything is
-# linear, and $f(a) + f(b)$ for a fixed $f$ does not know that 5 + 5 ends in the same digit as 0 + 0. The printed share says how
-# far the best path gets. What is missing is the attention: both layers' patterns depend on the digits, and the figures above
-# show that this is where counting modulo ten happens.
+# **A hypothesis that failed:** that a path of two OV circuits adds two digits. It cannot. With fixed attention everything is
+# linear: the logits are $f(a) + f(b)$ for a fixed $f$. For 0 + 0 and for 5 + 5 the digit 0 must win against 5:
+# $2 f_0(0) > 2 f_5(0)$ and $2 f_0(5) > 2 f_5(5)$. Halve and add the two: $f_0(0) + f_0(5) > f_5(0) + f_5(5)$, so for 0 + 5 the
+# digit 0 wins against 5, and that is wrong. The printed share says how far the best path gets. What is missing is all that
+# depends on the digits: the attention of both layers (section 5's swaps show that layer 1's is needed) and the LayerNorm scales.
 
 # %% [markdown]
 # ## 6 · Where it fails
 #
-# You know where each carry is kept and how it is computed, so you can say which sums are hard. A carry that has to come through
+# You know where each carry is kept and how most of it is computed, so you can guess which sums are hard. A carry that has to come through
 # columns of **nine**: the message of a nine lies between "carry" and "no carry". And digits in a column where training never
 # had them: leading digits 5 to 9 never came up, so no head has learned what to do with them *there*.
 
@@ -1910,8 +2101,8 @@ for name, mask in {
 # %% [markdown]
 # The first three rows are valid sums **in** the training distribution; training had few of the third kind (one in a hundred).
 # The last row is **outside**: the task is the same, but no training sum looked like that. A mistake there says that the model
-# did not learn "addition", and little about *how* it adds; a mistake in the third row says something about the mechanism: it is
-# the message that cannot be heard behind two nines.
+# did not learn "addition", and little about *how* it adds; a mistake in the third row says something about the mechanism: the
+# units' message is hard to hear behind two nines (in the printed lines both kinds of mistakes occur).
 
 # %% [markdown]
 # ### Exercise 19 · `counterexamples` (core)
@@ -2075,8 +2266,8 @@ print("added by search:", others)
 
 # %% [markdown] tags=["solution-only"]
 # The sites that sections 2 and 3 name keep most of the score, and without the three carry sites much of that is lost. What the
-# search has to add is what these sections overlooked: look at the positions. Sites at 0 and 5 are at the thousands' own digits,
-# which layer 1 can read there and not only at "=".
+# search has to add is what these sections overlooked: look at the positions. In this model they are mostly 0 and 5, the
+# thousands' own digits, which layer 1 can read there and not only at "=".
 
 # %% [markdown]
 # ### Exercise 21 · `explanation` (optional)
@@ -2226,83 +2417,18 @@ print(
 # %% [markdown]
 # ## 8 · One recipe, other seeds (optional)
 #
-# Everything above is about one set of weights. Which of your findings belong to the task, and which to this model? That takes
-# models of the same recipe and other seeds. The next cell makes the same measurements in every model `seed0`, `seed1`, … that
-# is there: one row each. (`exercises train sum_of_two_numbers --seed 1` makes another one.)
-
+# Everything above is about one set of weights. More were trained with the same recipe and other seeds. Which of your findings
+# belong to the task, and which to this model? The next cells make the same measurements in every model: one row each.
+# First `W_U`:
 
 # %%
-def measure(other):
-    """What sections 1, 3, 4 and 6 measured, for one model."""
-    _, seen = other.run_with_cache(data.tokens)
-    read_scale = seen["scale", 0, "ln1"][..., 0].mean(0)
-    found = {
-        "frequencies": shares_of(other.W_U[:, :10]),
-        "site": [],
-        "one site": [],
-        "control": [],
-        "all heads": [],
-        "misplaced": [],
-    }
-    for place in range(3):
-        base, source = [task.SumData(sums.tokens[:100]) for sums in PAIRS[place]]
-        _, theirs = other.run_with_cache(source.tokens)
-        table = torch.zeros(other.cfg.n_heads, 10 + place)
-        for head in range(other.cfg.n_heads):
-            for position in range(10 + place):
-                here = {"heads": [head], "positions": [position]}
-                with patch(other, "result", 0, theirs["result", 0], **here):
-                    answers = other(base.tokens)[:, 9 + place].argmax(-1)
-                table[head, position] = (answers == source.labels[:, place]).float().mean()
-        head, position = divmod(int(table.argmax()), table.shape[1])
-        found["site"].append(f"0.{head} at {position}")
-        found["one site"].append(table.max())
-        same, as_well = (sums.tokens[:100] for sums in CONTROLS[place])
-        before = task.answer_logits(other(same))[:, place].argmax(-1)
-        after = swap(other, (0, head), position, same, as_well)[:, place].argmax(-1)
-        found["control"].append((after != before).float().mean())
-        with patch(other, "result", 0, theirs["result", 0], positions=[position]):
-            answers = task.answer_logits(other(base.tokens))[:, place].argmax(-1)
-        found["all heads"].append((answers == source.labels[:, place]).float().mean())
-        query = seen["q", 0][:, position, head].mean(0)
-        at = read_scale[[place + 1, place + 6]].mean().item()
-        digit_score = scores_of(other, (0, head), query, at)
-        written = seen["result", 0][:, position, head]
-        direction = written[carries[:, place]].mean(0) - written[~carries[:, place]].mean(0)
-        digit_vote = circuits.ov_output(other, (0, head), other.W_E[:10], at) @ direction
-        message = message_of(digit_score, digit_vote)
-        # The best line through the message, wherever layer 1 may draw it.
-        wrong = [((message > line) != overflow).sum() for line in message.flatten() - 1e-6]
-        found["misplaced"].append(torch.stack(wrong).min())
-    head, position = (int(part.split(".")[-1]) for part in found["site"][0].split(" at "))
-    looks = seen["attn_scores", 0][:, head, position]
-    hundreds, tens = looks[:, [1, 6]].mean(), looks[:, [2, 7]].mean()
-    found["factor"] = (hundreds - tens).exp()
-    found["hard"] = torch.stack(
-        [
-            task.correct(other(sums.tokens[:1000]), task.SumData(sums.tokens[:1000]))
-            .float()
-            .mean(0)[0]
-            for sums in hard.values()
-        ]
-    )
-    return {
-        name: value
-        if name == "site"
-        else torch.stack(value)
-        if isinstance(value, list)
-        else value
-        for name, value in found.items()
-    }
-
-
 instances = [
     name for name in available_instances("sum_of_two_numbers") if name.startswith("seed")
 ]
-measured = {name: measure(load_model("sum_of_two_numbers", name)) for name in instances}
+models = {name: load_model("sum_of_two_numbers", name) for name in instances}
 plotting.heatmap(
-    torch.stack([found["frequencies"] for found in measured.values()]),
-    title="The frequencies of W_U",
+    torch.stack([shares_of(other.W_U[:, :10]) for other in models.values()]),
+    title="Which frequencies each model uses: shares of the squares of W_U",
     x="frequency",
     y="model",
     unit="share",
@@ -2310,36 +2436,176 @@ plotting.heatmap(
     signed=False,
     text=True,
 ).show()
-plotting.heatmap_facets(
-    {
-        "one site": torch.stack([found["one site"] for found in measured.values()]),
-        "all heads there": torch.stack([found["all heads"] for found in measured.values()]),
-        "one site, same carry": torch.stack(
-            [found["control"] for found in measured.values()]
-        ),
-    },
-    title="Digits that change when layer 0 is swapped at the best site's position",
-    x="carry into",
-    y="model",
-    unit="share",
-    x_labels=["th.", "hun.", "tens"],
-    y_labels=instances,
-    signed=False,
-    text=True,
-).show()
+
+# %% [markdown]
+# Then the carries. For each place: the position at which layer 0, swapped in all its heads, turns most digits; what the best
+# single head does there; and what one direction does (the difference of the means, as in exercise 15), with its control.
+
+
+# %%
+def place_of_carry(other, place, pairs):
+    """(position, head): where layer 0 turns most digits, and the head that turns most of them there."""
+    base, source = (task.SumData(sums.tokens[:100]) for sums in pairs)
+    _, theirs = other.run_with_cache(source.tokens)
+
+    def share(position, heads=None):
+        with patch(
+            other, "result", 0, theirs["result", 0], heads=heads, positions=[position]
+        ):
+            answers = task.answer_logits(other(base.tokens))[:, place].argmax(-1)
+        return (answers == source.labels[:, place]).float().mean().item()
+
+    position = max(range(10 + place), key=share)
+    head = max(range(other.cfg.n_heads), key=lambda head: share(position, [head]))
+    return position, head
+
+
+def carry_swaps(other, place, position, head, line):
+    """Shares of digits that turn: one head, layer 0, one direction; and its control."""
+    base, source = PAIRS[place]
+    right = source.labels[:, place]
+    given = (base.tokens, source.tokens)
+    layer_0 = "blocks.0.hook_attn_out"
+    same, as_well = CONTROLS[place]
+    before = task.answer_logits(other(same.tokens))[:, place].argmax(-1)
+    answers = {
+        "one head": swap(other, (0, head), position, *given),
+        "all of layer 0": exchange(other, layer_0, position, whole, *given),
+        "one direction": exchange(other, layer_0, position, line, *given),
+    }
+    control = exchange(other, layer_0, position, line, same.tokens, as_well.tokens)
+    shares = {
+        name: (logits[:, place].argmax(-1) == right).float().mean()
+        for name, logits in answers.items()
+    }
+    return shares | {
+        "that direction, same carry": (control[:, place].argmax(-1) != before)
+        .float()
+        .mean()
+    }
+
+
+def misplaced(other, seen, place, position, heads, direction):
+    """Pairs of digits, of 100, on the wrong side: the message of these heads, from the weights."""
+    at = seen["scale", 0, "ln1"][:, [place + 1, place + 6]].mean().item()
+    message = torch.zeros(10, 10)
+    for head in heads:
+        query = seen["q", 0][:, position, head].mean(0)
+        looks = (
+            seen["pattern", 0][:, head, position][:, [place + 1, place + 6]].sum(-1).mean()
+        )
+        votes = circuits.ov_output(other, (0, head), other.W_E[:10], at) @ direction
+        message += looks * message_of(scores_of(other, (0, head), query, at), votes)
+    # The best line through the message, wherever layer 1 may draw it.
+    wrong = [((message > line) != overflow).sum() for line in message.flatten() - 1e-6]
+    return torch.stack(wrong).min().float()
+
+
+measured, found_at, through_nine, factors = {}, {}, {}, {}
+for i, (name, other) in enumerate(models.items()):
+    _, seen = other.run_with_cache(data.tokens)
+    _, unseen = build_model(task.CONFIG, seed=i).run_with_cache(data.tokens)
+    rows = []
+    found_at[name] = [place_of_carry(other, place, PAIRS[place]) for place in range(3)]
+    through_nine[name] = [place_of_carry(other, place, NINES[place]) for place in (0, 1)]
+    for place, (position, head) in enumerate(found_at[name]):
+        carry = carries[:, place]
+        written = seen["attn_out", 0][:, position]
+        direction = direction_of(written, carry)
+        row = carry_swaps(other, place, position, head, direction[:, None])
+        for way in ("attention", "values", "attention and values"):
+            answers = read_from_source(other, place, PAIRS[place], WAYS[way])
+            right = PAIRS[place][1].labels[:, place]
+            row[f"layer 1: {way}"] = (answers == right).float().mean()
+        row["trained"] = held_out(written, carry)[1]
+        row["labels shuffled"] = held_out(written, carry[shuffled_order])[1]
+        row["random weights"] = held_out(unseen["attn_out", 0][:, position], carry)[1]
+        every = range(other.cfg.n_heads)
+        row["the best head"] = misplaced(other, seen, place, position, [head], direction)
+        row["all heads"] = misplaced(other, seen, place, position, every, direction)
+        rows.append(row)
+    measured[name] = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    position, head = found_at[name][0]
+    looks = seen["attn_scores", 0][:, head, position]
+    factors[name] = (looks[:, [1, 6]].mean() - looks[:, [2, 7]].mean()).exp()
+
+
+def show_all(keys, title, unit="share"):
+    """Panels of measurements: a row for each model, a column for each carry."""
+    plotting.heatmap_facets(
+        {key: torch.stack([row[key] for row in measured.values()]) for key in keys},
+        title=title,
+        x="carry into",
+        y="model",
+        unit=unit,
+        x_labels=["th.", "hun.", "tens"],
+        y_labels=instances,
+        signed=False,
+        text=True,
+    ).show()
+
+
+show_all(
+    ["one head", "all of layer 0", "one direction", "that direction, same carry"],
+    "Layer 0, at one position, swapped with a sum of the other carry (last panel: of the same carry)",
+)
+for name, places in found_at.items():
+    print(
+        f"{name}: carry into the thousands, hundreds, tens at position "
+        + ", ".join(f"{position} (best head 0.{head})" for position, head in places)
+        + "; through a nine, into the thousands and hundreds at "
+        + ", ".join(str(position) for position, _ in through_nine[name])
+    )
+
+# %% [markdown]
+# How layer 1 reads it, and a probe (least squares, at the same position) with its two controls:
+
+# %%
+show_all(
+    ["layer 1: attention", "layer 1: values", "layer 1: attention and values"],
+    "Layer 1 swapped with a sum of the other carry: digits that turn",
+)
+show_all(
+    ["trained", "labels shuffled", "random weights"],
+    "A probe for the carry in layer 0's output: held-out accuracy",
+    "accuracy",
+)
+
+# %% [markdown]
+# Does the trick of section 4 draw the line between carry and no carry? From the weights: scores, votes along the direction, a
+# softmax over two digits (for all heads: their messages, each times its mean attention to the two digits, added up).
+
+# %%
+show_all(
+    ["the best head", "all heads"],
+    "Pairs of digits, of 100, that the message puts on the wrong side",
+    "pairs",
+)
+for name, factor in factors.items():
+    print(
+        f"{name}: at the thousands' site a digit of the hundreds weighs {factor:.1f} times as much as one of the tens"
+    )
+
+# %% [markdown]
+# And where they fail:
+
+# %%
 plotting.heatmap(
-    torch.stack([found["misplaced"] for found in measured.values()]),
-    title="Pairs of digits, of 100, that the best site's message (two digits, weights only) puts on the wrong side",
-    x="carry into",
-    y="model",
-    unit="pairs",
-    x_labels=PLACES[:3],
-    y_labels=instances,
-    signed=False,
-    text=True,
-).show()
-plotting.heatmap(
-    torch.stack([found["hard"] for found in measured.values()]),
+    torch.stack(
+        [
+            torch.stack(
+                [
+                    task.correct(
+                        other(sums.tokens[:1000]), task.SumData(sums.tokens[:1000])
+                    )
+                    .float()
+                    .mean(0)[0]
+                    for sums in hard.values()
+                ]
+            )
+            for other in models.values()
+        ]
+    ),
     title="Right thousands on sums drawn on purpose",
     x="sums",
     y="model",
@@ -2349,56 +2615,63 @@ plotting.heatmap(
     signed=False,
     text=True,
 ).show()
-for name, found in measured.items():
-    print(
-        f"{name}: carry into the thousands, hundreds, tens: {'; '.join(found['site'])}; at the first, "
-        f"a digit of the hundreds weighs {found['factor']:.0f} times as much as one of the tens"
-    )
 
 # %% [markdown]
-# With a single row there is nothing to compare: then these figures are a summary of this model, and no sentence of this lesson
-# is about others. With several, ask what all rows have in common. The number of a head is an accident of the seed. Where "one
-# site" is low but "all heads there" is high, several heads at that position share the message (and a control that changes
-# digits says that such a site carries more than the carry). A number of misplaced pairs near 0 means that the trick of section
-# 4 is enough for that site: the digit further from the middle decides. A large one means that the site does not decide on these
-# two digits alone. The last figure is about the mistakes: which columns are low in all models? And the printed factors say
-# whether weights of about ten to one are what training always finds.
+# **What they share.** `W_U` has the same two frequencies. Each carry is at the same position in all of them: the carry into
+# the thousands at `=`, into the hundreds and the tens at the digit of `b` in the column that decides, the first position that
+# has seen both digits of that column. And what layer 0 writes there is, for the answer, mostly **one direction**: swapping it
+# alone turns nearly as many digits as swapping all of layer 0, and few with the same carry. The exception is the hundreds of
+# `seed0`, the very case that sections 3 and 4 could not close. For the tens, the trick of section 4 draws the line right in all
+# of them: there the messages of all heads together, from the weights, put no pair on the wrong side. A probe on random weights is
+# well above chance everywhere. And all fail at the same sums: two nines, and leading digits that were never trained.
+#
+# **Where they differ.** Which head writes the message, and whether it does so alone: where "one head" is far below "all of
+# layer 0", several heads at that position share it, and "all heads" misplaces fewer pairs than "the best head". How layer 1 reads
+# it: by looking elsewhere, by fetching a value, or partly each way; in every model both together turn most digits. And how the
+# thousands hear of columns further to the right: the decimal weights belong to `seed0`. In the others a digit of the hundreds
+# outweighs one of the tens by far more than ten (the printed factors), and a carry through a nine reaches the thousands from
+# another position, the one that holds the carry into the hundreds (the printed positions): layer 1 reads two messages.
+#
+# So of the story so far, "a message along one direction, at a fixed position, which layer 1 reads" belongs to the task and the
+# recipe; "one head", "attention moves" and "one hundred, ten, one" belong to a model. A handful of models is few: the next may differ.
 
 # %% [markdown]
 # ## 9 · What we know, and how well
 #
-# How does it add, and where does it keep the carry? **Layer 0 brings the two digits of a column to its answer position, and
-# decides on carries.** In the lesson's model one head does the second: at three positions, one a carry. It attends more to
-# digits far from the middle, and writes whether they are high or low. For the tens, the more extreme of two digits decides; for
-# the thousands, the softmax adds up three columns with weights of about 100 to 10 to 1; for the hundreds, a part of the work is
-# left to layer 1. **Layer 1 turns sum and message into a digit**: its attention depends on the sum modulo ten (nearly perfectly
-# in one head), its heads' arrows add up on circles, and `W_U` reads the circles.
+# How does it add, and where does it keep the carry? **Layer 0 brings the two digits of a column to its answer position, and writes
+# messages about carries: at `=` for the thousands, at the digits of `b` for the hundreds and the tens.** In the lesson's model
+# one head writes all three. For the tens it attends more to the digit further from the middle and says whether it is high or
+# low, and that decides; for the thousands its softmax adds up three columns with weights of about 100 to 10 to 1; for the
+# hundreds a part of the work is left to layer 1. **Layer 1 turns sum and message into a digit**: the message moves its attention
+# (in other models it is fetched as a value), its heads' arrows add up on circles, and `W_U` reads the circles.
 #
 # | claim | evidence | strength | what would refute it |
 # |---|---|---|---|
-# | At the output a digit is a point on one or two circles | frequency shares beside a random matrix; accuracy with only these frequencies kept | strong (weights, and an intervention on the unembedding) | another frequency that the accuracy needs |
+# | At the output a digit is a point on one or two circles | frequency shares beside a random matrix, in every model; accuracy with only these frequencies kept | strong (weights, and an intervention on the unembedding) | another frequency that the accuracy needs |
 # | Heads of layer 0 bring each column to its answer position | attention by column; cost of ablating values, place by place | strong for the values (intervention), by head and place | a place whose digit stays right without them |
-# | The carry into the thousands and the tens is in one site each | swap of one site turns the digit, a swap with the same carry does not; next best site as a second control | strong (intervention with controls) | digits that stay when the site is swapped; controls that change |
+# | The carry into the thousands and the tens is in one site each | swap of one site turns the digit, a swap with the same carry does not; next best site as a second control | strong for this model (intervention with controls); in other models several heads may share the position | digits that stay when the site is swapped; controls that change |
 # | The carry into the hundreds is mainly at one site, and not all of it | the same, with a lower share; more with the whole stream there; through a nine another site | the incompleteness is as well shown as the site | a single direction that does it all |
-# | For thousands and tens it is one direction | interchange of one direction, of the 47 others, and of a random one | strong (intervention with controls) | the other 47 directions turn as many |
-# | For the tens, the head decides by the digit further from 4.5 | scores and votes from the weights draw the line between nine and ten for all 100 pairs; the run agrees | strong (weights, compared with the run) | pairs on the wrong side of the line |
-# | For the thousands, it adds three columns with decimal weights | scores by column; exp(score) times vote a straight line; swaps through a nine; failure at two nines | weights, and a prediction that came true; no intervention on the weights of columns | a model with other factors that does as well with two nines |
+# | Each carry stands at a fixed position, along one direction | interchange of one direction, of the 47 others, and of a random one; in the other models, one direction with the same-carry control | strong (intervention with controls), with one exception: the hundreds of this model | another model whose carries stand elsewhere, or in several directions |
+# | For the tens, the head decides by the digit further from 4.5 | scores and votes from the weights draw the line between nine and ten for all 100 pairs; the run agrees | strong for this model (weights, compared with the run); in some others several heads together | pairs on the wrong side of the line |
+# | For the thousands, it adds three columns with decimal weights | scores by column; exp(score) times vote a straight line; swaps through a nine; failure at two nines | weights, and a prediction that came true, in this model only; no intervention on the weights of columns | a change of the factors that changes no answer |
+# | The message about a carry moves layer 1's attention | swaps of queries, keys, attention and values of layer 1, with a control | strong (intervention) for this model; other models differ | digits that stay when attention is swapped |
 # | A softmax of layer 1 counts modulo ten | attention explained by the sum modulo ten, by head; swaps of attention and of values | correlation; the swaps show only that attention is needed, with the values | attention of that head that tells 3 from 13 |
-# | The mistakes follow from the mechanism | nines are hard, and the explanation predicts right and wrong digits | good (prediction on sums chosen without it; its readout of layer 1 is fitted to runs) | a score near one half |
+# | Many of the mistakes follow from the mechanism | nines are hard, and the explanation predicts many of the right and the wrong digits | good (prediction on sums chosen without it; its readout of layer 1 is fitted to runs) | a score near one half |
 #
-# A **probe** is missing from the table on purpose: it also finds the carry in a model with random weights.
+# A **probe** is missing from the table on purpose: on random weights, too, it does far better than chance.
 #
-# **Not understood.** How layer 1 reads the message: which part is attention that moves, which part a value that is added, and
-# why it is put together so differently for each head. How exactly the circle of the sum comes about from two digits (what the
-# heads of layer 0 move is mostly of one frequency, too; the step from two points to the point of their sum is where the
-# attention of both layers works together, and we have not written it down as a formula). Why the carry of the hundreds is
-# decided in two steps. What decides between one head for a carry and several. And what a model does with leading digits that it
-# has never seen is a table, not an explanation.
+# **Not understood.** How exactly the circle of the sum comes about from two digits (the step from two points to the point of their
+# sum is where the attention of both layers works together, and we have not written it down as a formula). What layer 1's
+# attention, moved by a message, then finds at the other positions, so that the digit goes up by one. Why this model decides the
+# carry of the hundreds in two steps and others do not. What decides between one head for a carry and several, and between
+# looking elsewhere and fetching. How layer 1 weighs two messages against each other. And what a model does with leading digits
+# that it has never seen is a table, not an explanation.
 #
 # **Corrections to the write-up.** Its test for a carry counts digits that overflow themselves (exercise 8); its figures by
 # place mix the two. It names dimension 39 where it means 37. It halves two embeddings when it reads the layer-0 patterns off
 # the weights, without a reason; ours are whole. What it leaves open, where the carry is and whether it is used, is in sections
-# 3 and 4.
+# 3 and 4. Its guess about its own model, from attention alone, is a good one: exercise 10 on that model (`EXERCISES_INSTANCE`
+# set to `published`) finds the carries at heads and positions that it names.
 
 # %%
 checks.progress()

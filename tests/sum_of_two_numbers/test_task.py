@@ -308,12 +308,12 @@ def test_the_card_is_true(instance: str) -> None:
     weights, card = load_checkpoint(checkpoint_path("sum_of_two_numbers", instance))
     logits = logits_function(task, weights)
     assert card.accuracy["n"] == 10_000
-    assert card.accuracy["value"] >= 0.995
+    assert card.accuracy["value"] >= 0.999
     data = task.make_data(card.accuracy["n"], card.accuracy["seed"])
     # Another machine's arithmetic may move a few borderline digits.
     assert abs(task.correct(logits(data.tokens), data).double().mean() - card.accuracy["value"]) <= 3e-4
     other = task.make_data(10_000, seed=77)
-    assert task.correct(logits(other.tokens), other).double().mean() >= 0.993
+    assert task.correct(logits(other.tokens), other).double().mean() >= 0.9985
 
     measured = task.hard_slices(logits, card.hard_slices["all"]["seed"])
     assert measured.keys() == card.hard_slices.keys()
