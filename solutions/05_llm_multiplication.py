@@ -1077,7 +1077,23 @@ checks.patch_positions(patch_positions)
 
 # %%
 positions_of = checks.patch_positions.working(patch_positions)
-AT = "END a2 a1 a0 x sp b1 b0 = sp2 p4 p3 p2 p1 p0".split()
+AT = [
+    "END",
+    "a2",
+    "a1",
+    "a0",
+    "x",
+    "sp",
+    "b1",
+    "b0",
+    "=",
+    "sp2",
+    "p4",
+    "p3",
+    "p2",
+    "p1",
+    "p0",
+]
 LAYERS = [str(layer) for layer in range(N_LAYERS)]
 one_group = (
     list(OPERAND).index("a1") * 5 + 4
