@@ -239,8 +239,8 @@ def _metric_axes(metric: str) -> tuple[str, ...]:
 
 OTHER_ACTIVATIONS = {
     "resid_pre": "the residual stream before the layer, `resid_pre`",
-    "resid_mid": "the residual stream after attention, `resid_mid`",
-    "resid_post": "the residual stream after the layer, `resid_post`",
+    # One position's stream after attention decides its stream after the MLP, so both patches give the same.
+    "resid_mid": "the residual stream after attention or after the whole layer, `resid_mid` or `resid_post`",
     "attn_out": "what attention writes, `attn_out`",
     "mlp_out": "what the MLP writes, `mlp_out`",
     "q": "the queries",
@@ -267,7 +267,7 @@ def _patch_positions_cases() -> list[Case]:
             f"Patched is {OTHER_ACTIVATIONS[other]}, and not the activation that is asked for.": partial(
                 way.scores, other, everywhere
             )
-            for other in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+            for other in ("resid_pre", "resid_mid", "attn_out", "mlp_out")
             if other != activation
         }
         all_at_once = [(slice(None), slice(None))] * length
@@ -491,12 +491,25 @@ def _patch_heads_cases() -> list[Case]:
                 return way.scores(activation, [(slice(None), head, where) for head in heads])
             return way.scores(activation, [(slice(None), where, head) for head in heads])
 
+        if activation == "pattern":
+            used_for_positions = {
+                "In the pattern the head's number is used for a query position: its axes are (batch, head, query, key), so "
+                "a head is `[:, head]`.": partial(by_position, n_heads)
+            }
+        else:
+            used_for_positions = {
+                "The head's number is used for a position: the axes are (batch, position, head, d_head), so a head is "
+                "`[:, :, head]`.": partial(by_position, len(heads)),
+                "Positions were patched, as many as there are query heads: the axes are (batch, position, head, d_head), so "
+                "a head is `[:, :, head]`, and keys and values have only `n_key_value_heads` of them.": partial(
+                    by_position, n_heads
+                ),
+            }
         others = {"v": "kz", "k": "vz", "z": "vq", "q": "z", "pattern": ["z", "q"]}[activation]
         mistakes: dict[str, Any] = {
-            "The head's number is used for a position: the axes are (batch, position, head, d_head), so a head is "
-            "`[:, :, head]`; in a pattern, (batch, head, query, key), it is `[:, head]`.": partial(
-                by_position, len(heads)
-            ),
+            **used_for_positions,
+            "The head's number is used for a position everywhere: a head is `[:, :, head]` of (batch, position, head, d_head), "
+            "and `[:, head]` of a pattern, (batch, head, query, key).": partial(by_position, len(heads)),
             **way.ways_to_scale(activation, singly, "one head of one layer"),
             **{
                 f"Patched is {OTHER_ACTIVATIONS[other]}, and not the activation that is asked for.": partial(
@@ -527,7 +540,6 @@ def _patch_heads_cases() -> list[Case]:
             )
             repeats = n_heads // n_groups
             mistakes |= {
-                message + "Positions were patched: nothing else has so many.": partial(by_position, n_heads),
                 message + "Return one column for each key/value head, not one for each head that reads it.": (
                     right.repeat_interleave(repeats, dim=1)
                 ),
@@ -691,8 +703,12 @@ def _patch_groups_cases() -> list[Case]:
         size = n_heads // n_groups
         by_group = singly.unflatten(1, (n_groups, size))
         values = way.scores("v", [way.heads("v", [group]) for group in range(n_groups)])
+        other = "z" if activation == "pattern" else "pattern"
         mistakes: dict[str, Any] = {
             **way.ways_to_scale(activation, indices, "one group of one layer"),
+            f"Patched is {OTHER_ACTIVATIONS[other]}, and not the activation that is asked for.": partial(
+                way.scores, other, [way.heads(other, group) for group in groups]
+            ),
             "These are sums of the single heads' scores; patch the heads of a group together, in one run.": by_group.sum(
                 2
             ),

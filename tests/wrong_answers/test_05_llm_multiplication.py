@@ -1397,7 +1397,7 @@ LESSON = [
             divided_by_clean: "divided by the clean run's alone",
             difference_by_clean: "divided by the clean run's metric",
             what_is_missing: "still missing",
-            always_resid_pre: "Does it use it",
+            always_resid_pre: "before the layer, `resid_pre`",
             after_the_layer: "`resid_post`",
             after_attention: "`resid_mid`",
             every_position: "All positions are patched at once",
@@ -1453,12 +1453,12 @@ LESSON = [
         wrong={
             positions_for_heads: "Positions were patched",
             position_axis_of_each: "used for a position",
-            third_axis_always: "used for a position",
+            third_axis_always: "used for a query position",
             column_for_each_query_head: "column for each *query* head",
             as_many_as_query_heads: "IndexError",
             padded_with_zeros: "The columns after those are 0",
             all_heads_at_once: "All heads are patched at once",
-            always_z: "z",
+            always_z: "Patched is the heads' outputs, z",
             heads_not_normalised: "not normalised",
             heads_divided_by_clean: "divided by the clean run's alone",
             heads_exchanged: "exchanged throughout",
@@ -1500,7 +1500,7 @@ LESSON = [
             values_instead: "own values are patched",
             groups_not_normalised: "not normalised",
             groups_exchanged: "exchanged throughout",
-            groups_always_z: "z",
+            groups_always_z: "Patched is the heads' outputs, z",
         },
         right=[
             lambda model, clean_tokens, corrupted_tokens, metric, activation: by_groups(
