@@ -508,8 +508,10 @@ def _patch_heads_cases() -> list[Case]:
         others = {"v": "kz", "k": "vz", "z": "vq", "q": "z", "pattern": ["z", "q"]}[activation]
         mistakes: dict[str, Any] = {
             **used_for_positions,
-            "The head's number is used for a position everywhere: a head is `[:, :, head]` of (batch, position, head, d_head), "
-            "and `[:, head]` of a pattern, (batch, head, query, key).": partial(by_position, len(heads)),
+            "The head's number is used for a position everywhere: a head is `[:, :, head]` of (batch, position, head, "
+            "d_head), and `[:, head]` of a pattern, (batch, head, query, key).": partial(
+                by_position, len(heads)
+            ),
             **way.ways_to_scale(activation, singly, "one head of one layer"),
             **{
                 f"Patched is {OTHER_ACTIVATIONS[other]}, and not the activation that is asked for.": partial(
