@@ -2007,12 +2007,13 @@ plotting.heatmap_facets(
 # Write `explanation(model)`, which returns `(simulate, numbers)`. `numbers` is a dict of tensors; `simulate(inputs, numbers)` gets
 # token ids of shape (input, 16), *with the right product in them*, and returns the model's **five answers** as whole numbers, shape
 # (input, 5), **in the order in which they are written** (the first digit first): 0 to 9 for a digit, 10 for the end of the
-# product, which is the fifth answer when a product has four digits. The model is not in scope in `simulate`; **at most 1,000
-# numbers** may be used (it has 990,000 parameters).
+# product, which is the fifth answer when a product has four digits. The model is not in scope in `simulate`; **at most 500 numbers**
+# may be used (the model has 990,000 parameters, and makes some 1,850 mistakes in all).
 #
-# The check plays it on hard products of three and two digits in both orders, from held-out pairs and others, many of which the model
+# The check plays it on held-out products of three and two digits in both orders (`checks.explanation.pool`), half of which the model
 # gets wrong somewhere. The score is the mean of the agreement where the model is wrong and where it is right, each place
-# counting alike in both. The perfect algorithm scores 0.50. Needed: **0.60**.
+# counting alike in both. The perfect algorithm scores 0.50. Needed: **0.65**. If you fit anything to the model's answers, leave the
+# pool's pairs out, in both orders: otherwise it is no prediction.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -2021,8 +2022,8 @@ plotting.heatmap_facets(
 # <details><summary>Hint 2</summary>
 #
 # For hundreds and thousands: how near is the product to the next digit, on either side? Decide between "one too small", "right"
-# and "one too large". Fit the borders to the model's answers to a few thousand `evidence_task.hard_inputs`, and give its mistakes
-# as much weight as all that it gets right.
+# and "one too large". Fit the borders to the model's answers to other held-out products, and give its mistakes as much weight as
+# all that it gets right.
 # </details>
 
 
@@ -2062,7 +2063,19 @@ def explanation(model):
             answers[rows, column] = (answers[rows, column] + off) % 10
         return answers
 
-    tokens = evidence_task.hard_inputs(5000, torch.Generator().manual_seed(21))
+    # Held-out pairs, but for those of the pool, in either order.
+    def code(products):
+        low, high = (
+            torch.minimum(products.a, products.b),
+            torch.maximum(products.a, products.b),
+        )
+        return 100 * high + low
+
+    pairs = task.split()[1]
+    asked = evidence_task.products_of(checks.explanation.pool.tokens)
+    others = task.both_orders(pairs[~torch.isin(code(pairs), code(asked))])
+    chosen = torch.randperm(len(others), generator=torch.Generator().manual_seed(21))[:8000]
+    tokens = evidence_task.tokens_of(others[chosen])
     right = evidence_task.right_answers(tokens)
     said = evidence_task.answers(model(tokens)).cpu()
     length = read(tokens)[2]
@@ -2115,7 +2128,7 @@ print(
 
 # %% [markdown] tags=["solution-only"]
 # This is a law of the model's *behaviour*, fitted to its answers: hundreds and thousands come out one too small or one too large
-# where the product lies close to the next digit. It says when the model errs, and which way. It does not say which weights
+# where the product lies close to the next digit. (The pool's pairs were left out of the fit.) It says when the model errs, and which way. It does not say which weights
 # estimate the product, and no number in it was read from the weights.
 
 # %% [markdown]
