@@ -2010,8 +2010,8 @@ plotting.heatmap_facets(
 # product, which is the fifth answer when a product has four digits. The model is not in scope in `simulate`; **at most 500 numbers**
 # may be used (the model has 990,000 parameters, and makes some 1,850 mistakes in all).
 #
-# The check plays it on held-out products of three and two digits in both orders (`checks.explanation.pool`), half of which the model
-# gets wrong somewhere. The score is the mean of the agreement where the model is wrong and where it is right, each place
+# The check plays it on products of three and two digits in both orders, from held-out pairs and others (`checks.explanation.pool`);
+# half of them the model gets wrong somewhere. The score is the mean of the agreement where the model is wrong and where it is right, each place
 # counting alike in both. The perfect algorithm scores 0.50. Needed: **0.65**. If you fit anything to the model's answers, leave the
 # pool's pairs out, in both orders: otherwise it is no prediction.
 #
