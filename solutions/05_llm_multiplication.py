@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will be able to** | measure a language model digit by digit; build pairs of prompts for activation patching, with controls; patch positions, heads, values and patterns, in a model with grouped-query attention; tell a direct effect from a total one; see through a published analysis that does not add up |
 # | **Time** | core path: 8 exercises, about 85 minutes. Optional exercises are marked; the core does not need them |
-# | **Model** | a small Qwen2 that comes with the course (4 layers, `d_model` 128, 4 query heads that share 2 key/value heads, MLPs of 512, RMSNorm, rotary positions), trained on products. With one name changed, the same cells run on Qwen2.5-0.5B |
+# | **Model** | a small Qwen2 that comes with the course (4 layers, `d_model` 128, 4 query heads that share 2 key/value heads, MLPs of 512, RMSNorm, rotary positions), trained on products. With one name changed, the same cells are for Qwen2.5-0.5B |
 # | **Data** | `123 x 45 = 5535`: a token for each digit, and ` x`, ` `, ` =`, ` ` between them, as Qwen's tokenizer writes it |
 # | **You need** | the residual stream, direct logit attribution, hooks (lessons 02 to 04; the tools of those lessons are imported) |
 #
@@ -2203,8 +2203,8 @@ for title, (of_model, digits, length) in {
 # task's model is right at the units, and mostly at the first digit; in between it is wrong about every second time. It has
 # **remembered** the middle digits of the pairs that it saw, and **guesses** those of the others; the units it computes, although it
 # would not have had to. Same architecture, same recipe: with twenty times as many pairs to learn, remembering was no longer the
-# cheap way, and the larger task's model computes nearly everything. (And the printed line: when they are wrong they are sure of it.
-# Confidence is no sign of computing.)
+# cheap way, and the larger task's model computes nearly everything. (And the printed lines: when they are wrong they are
+# nearly as sure as when they are right. Confidence is no sign of computing.)
 #
 # **Reported** of Qwen2.5-0.5B, for one product of five by five digits: 4 of 10 digits right with the right digits fed. The first has
 # 74 %; of those after it most have 13 to 33 % for the top digit, little more than a guess among ten; one is a 0, with 70 %, where an 8 is
