@@ -46,7 +46,7 @@ Metric = Callable[[Float[Tensor, "pair read token"]], Float[Tensor, "..."]]
 def get_act_patch(
     model: Any,
     clean_tokens: Int[Tensor, "pair position"],
-    corrupted_tokens: Int[Tensor, "pair position"],
+    corrupted_tokens: Int[Tensor, "_ _"],
     metric: Metric,
     activation: str,
     *,

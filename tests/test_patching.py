@@ -124,7 +124,7 @@ def test_the_library_too_gets_a_metric_of_several_numbers():
     model, (clean, corrupted) = qwen(), prompts()
     fast = get_act_patch(model, clean, corrupted, each_row_and_position, "z", progress=False)
     with (
-        ablate(model, [(2, 0)], positions=[0], how="zero"),
+        ablate(model, [(2, 0)], how="zero"),
         pytest.warns(UserWarning, match="one whole forward pass"),
     ):
         slow = get_act_patch(model, clean, corrupted, each_row_and_position, "z", progress=False)
