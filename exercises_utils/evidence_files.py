@@ -24,7 +24,7 @@ from exercises_utils.checkpoints import (
     checkpoints_folder,
     load_checkpoint,
 )
-from exercises_utils.evidence import CircuitScorer, Pool, Site, random_circuits
+from exercises_utils.evidence import SEQUENCES_A_PASS, CircuitScorer, Pool, Site, random_circuits
 from exercises_utils.files import write_whole
 from exercises_utils.models import model_and_card
 from exercises_utils.pools import EvidenceTask, NoMistakesError, build_pool
@@ -120,9 +120,14 @@ def write_evidence(
     if taken and not force:
         raise EvidenceFileError(f"{' and '.join(taken)} would be overwritten. Overwrite with --force.")
     model, card = model_and_card(weights)
+
+    def logits_of(tokens: Tensor) -> Tensor:
+        parts = tokens.split(SEQUENCES_A_PASS)
+        return torch.cat([model(some.to(model.W_E.device)).cpu() for some in parts])
+
     try:
         fewer = {"draws": task.N_DRAWS} if hasattr(task, "N_DRAWS") else {}
-        pool = build_pool(lambda tokens: model(tokens.to(model.W_E.device)), task, seed=SEED, **fewer)
+        pool = build_pool(logits_of, task, seed=SEED, **fewer)
     except NoMistakesError as error:
         raise EvidenceFileError(
             f"No evidence can be made for {weights}: {error}. Train a model with another seed."

@@ -26,8 +26,8 @@ from exercises_utils.models import DEFAULT_INSTANCE
 
 COUNT, NEEDED, NEEDED_TYPICAL = 50, 40, 30
 MOST_SITES, NEEDED_CIRCUIT = 60, 0.7
-NEEDED_EXPLANATION, MOST_NUMBERS = 0.6, 1000
-"""A table of a thousand of the model's mistakes would hold too few of them to pass."""
+NEEDED_EXPLANATION, MOST_NUMBERS = 0.65, 500
+"""The model makes about 1,850 mistakes in all that it was made for: a table of so few of them scores less than that."""
 N_CIRCUIT_INPUTS = 100
 
 bundled_model = MODELS[LESSON]
@@ -232,6 +232,19 @@ class ProductExplanationCheck(ExplanationCheck):
         )
 
 
+def _held_out_inputs(size: int) -> Int[Tensor, "input 16"]:
+    """Held-out multiplications of which the pool has neither order: what an explanation may be fitted to."""
+    held_out = task.split()[1]
+    asked = evidence_task.products_of(stored_evidence().pool.tokens)
+
+    def code(products: task.Products) -> Int[Tensor, " input"]:
+        return 100 * torch.maximum(products.a, products.b) + torch.minimum(products.a, products.b)
+
+    others = task.both_orders(held_out[~torch.isin(code(held_out), code(asked))])
+    order = torch.randperm(len(others), generator=Generator().manual_seed(21))
+    return evidence_task.tokens_of(others[order[:size]])
+
+
 def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
     """How far hundreds and thousands are from the next digit says which way the model errs, and when."""
 
@@ -265,7 +278,7 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
             answers[rows, column] = (answers[rows, column] + off) % 10
         return answers
 
-    tokens = evidence_task.hard_inputs(6000, Generator().manual_seed(21))
+    tokens = _held_out_inputs(5000)
     right, answers = evidence_task.right_answers(tokens), evidence_task.answers(model(tokens))
     length = read(tokens)[2]
     readout = []

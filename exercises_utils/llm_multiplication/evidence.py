@@ -49,13 +49,7 @@ right for 29 % of them, a 0 as the units for 26 %, the best other digits for 10 
 NEAR = 100
 """A product is near a round thousand if it is less than this below one, or not this much above one."""
 
-KINDS: tuple[str, ...] = (
-    "held out, four-digit product",
-    "held out, near a round thousand",
-    "held out, not near one",
-    "trained on",
-)
-"""The second and the third have five digits."""
+KINDS: tuple[str, ...] = ("held out, near a round thousand", "held out, not near one", "trained on")
 
 HARD_INPUTS = (
     "Numbers of three and two digits, in both orders: one half from the pairs that were held out of the training, one "
@@ -163,9 +157,8 @@ def margin(
 def kinds(tokens: Int[Tensor, "input 16"]) -> Int[Tensor, " input"]:
     """Which of `KINDS` each multiplication of three digits and two is."""
     products = products_of(tokens)
-    product = products.product
-    held_out = torch.where(product < 10_000, 0, torch.where(near_a_thousand(product), 1, 2))
-    return torch.where(_held_out()[_code(products)], held_out, 3)
+    held_out = torch.where(near_a_thousand(products.product), 0, 1)
+    return torch.where(_held_out()[_code(products)], held_out, len(KINDS) - 1)
 
 
 def typical_inputs(size: int, generator: Generator) -> Int[Tensor, "input 16"]:
