@@ -177,7 +177,7 @@ def _in_all(all_figures: Mapping[str, Mapping[str, Figures]]) -> list[Claim]:
         Claim(
             f"In all {len(every)} models the lesson's circuit keeps {span(found['circuit']['score'] for found in every)} "
             "of what the model can do, is the best of its size or better than 99 % of random ones, and is worth "
-            f"{max(twins):.2f} at most in a model with random weights.",
+            f"{round(max(twins), 2) + 0.0:.2f} at most in a model with random weights.",
             all(best) and max(twins) < 0.2,
         ),
         Claim(
@@ -191,7 +191,7 @@ def _in_all(all_figures: Mapping[str, Mapping[str, Figures]]) -> list[Claim]:
 
 def _table(models: Mapping[str, Figures]) -> list[str]:
     rows = [
-        "| model | lesson | accuracy | circuit | score | place | twin | simulation | numbers | counterexamples |",
+        "| model | lesson | accuracy | circuit | score | place | twin | simulation | its numbers | counterexamples |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in models.items():
@@ -207,10 +207,10 @@ def _table(models: Mapping[str, Figures]) -> list[str]:
             ", ".join(members) if len(members) < 5 else f"{len(members)} {circuit['unit']}s",
             f"{circuit['score']:.2f}",
             place,
-            f"{circuit['twin'] + 0.0:.2f}",
+            f"{round(circuit['twin'], 2) + 0.0:.2f}",
             f"{explained['score']:.2f}",
             f"{explained['numbers']:,}",
-            f"{fooled['found']} of {fooled['asked']} ({fooled['in_distribution']}; {fooled['random_share']:.1%})",
+            f"{fooled['found']} of {fooled['asked']} ({fooled['in_distribution']}; {fooled['random_share']:.2%})",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
@@ -228,10 +228,10 @@ def pictures(challenge: str, models: Mapping[str, Figures]) -> dict[str, Any]:
         "slices": heatmap(
             table([[found["accuracy"], *found["slices"].values()] for found in models.values()]),
             title=f"{title}: accuracy on fresh data and on the hard slices",
-            x="data",
+            x="",
             y="model",
             unit="accuracy",
-            x_labels=["single answers", *first["slices"]],
+            x_labels=["fresh data", *first["slices"]],
             y_labels=names,
             signed=False,
             text=True,
@@ -244,6 +244,7 @@ def pictures(challenge: str, models: Mapping[str, Figures]) -> dict[str, Any]:
             unit="nats",
             x_labels=list(first["ablations"]),
             y_labels=names,
+            signed=False,
             text=True,
         ),
         "evidence": bar(

@@ -114,19 +114,21 @@ def in_common(models: Models) -> list[Claim]:
 
 def of_its_own(models: Models) -> list[Claim]:
     """Where the models of palindromes differ."""
-    pairs, readers, matching = {}, [], []
+    pairs, matching, readers = {}, [], []
     for name, m in models.items():
         by_pair = {key: value for key, value in m["slices"].items() if key.startswith("pair")}
         pairs[name] = min(by_pair, key=lambda key: by_pair[key]).removeprefix("pair ")
-        members = m["circuit"]["members"]
-        matching += [label for label in members if label.startswith("0")]
-        readers.append(sum(label.startswith("1") for label in members))
+        matching += [label for label in m["circuit"]["members"] if label.startswith("0")]
+        readers.append(sorted(m["ablations"][f"1.{head}"] for head in (0, 1)))
     where = ", ".join(f"{pair} in `{name}`" for name, pair in pairs.items())
+    shares = [high / (low + high) for low, high in readers]
     return [
         Claim(
-            f"*Palindromes*: which pair is the weak one ({where}), which head of layer 0 compares "
-            f"(0.0 in {matching.count('0.0')}, 0.1 in {matching.count('0.1')}), and whether one head of layer 1 reads or "
-            f"both (both in {readers.count(2)} of {len(readers)}).",
-            len(set(pairs.values())) > 2 and min(matching.count(head) for head in ("0.0", "0.1")) > 0,
+            f"*Palindromes*: which pair is the weak one ({where}); which head of layer 0 compares (0.0 in "
+            f"{matching.count('0.0')} models, 0.1 in {matching.count('0.1')}); and how the two heads of layer 1 share the "
+            f"reading (the costlier has {span(shares)} of the cost of both).",
+            len(set(pairs.values())) > 2
+            and min(matching.count(head) for head in ("0.0", "0.1")) > 0
+            and max(shares) > min(shares) + 0.2,
         )
     ]
