@@ -4,6 +4,7 @@ They judge the bundled model, whatever model the lesson runs on.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ def stored_evidence() -> Evidence:
 
 class ProductCounterexamplesCheck(CounterexamplesCheck):
     """Counterexamples of which most have to be in distribution: three digits and two."""
+
+    def random_margins(self, budget: int = 500) -> Tensor:
+        """The margins of `budget` random inputs: fewer than elsewhere, because this model is larger."""
+        return super().random_margins(budget)
 
     def _refuse(self, value: Any) -> str | None:
         if message := super()._refuse(value):
@@ -184,8 +189,10 @@ def _twin_scorer(trained: float) -> CircuitScorer:
 
 @functools.cache
 def _pruned_circuit() -> tuple[Site, ...]:
-    """All sites, less those whose absence costs the right digits least, in a few rounds. On few inputs: quicker."""
-    model = bundled_model.get()
+    """All sites, less those whose absence costs the right digits least: whole layers at a position, then single sites.
+
+    On few inputs: quicker.
+    """
     tokens = evidence_task.typical_inputs(32, Generator().manual_seed(16))
     right = tokens[:, evidence_task.ANSWER_POSITIONS.start + 1 : evidence_task.ANSWER_POSITIONS.stop + 1]
 
@@ -193,9 +200,13 @@ def _pruned_circuit() -> tuple[Site, ...]:
         read = logits[:, evidence_task.ANSWER_POSITIONS.start : evidence_task.ANSWER_POSITIONS.stop]
         return -float(F.cross_entropy(read.flatten(0, 1), right.flatten()))
 
-    scorer = CircuitScorer(model, tokens, mean_logprob, chance=-1e3, ablation="resample")
+    scorer = CircuitScorer(bundled_model.get(), tokens, mean_logprob, chance=-1e3, ablation="resample")
     kept: list[Site] = list(evidence_task.SITES)
-    for size in (120, 90, 75, MOST_SITES):
+    groups = sorted({(layer, position) for layer, _, position in kept})
+    without = scorer.values([[site for site in kept if (site[0], site[2]) != group] for group in groups])
+    needed = {groups[i] for i in without.argsort()[:26].tolist()}
+    kept = [site for site in kept if (site[0], site[2]) in needed]
+    for size in (80, MOST_SITES):
         values = scorer.values([[site for site in kept if site != left_out] for left_out in kept])
         kept = [kept[i] for i in sorted(values.argsort()[:size].tolist())]
     return tuple(kept)
@@ -278,6 +289,8 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
             answers[rows, column] = (answers[rows, column] + off) % 10
         return answers
 
+    # Where tests check types at run time, it is a decorator that does: no part of an explanation.
+    read, features = inspect.unwrap(read), inspect.unwrap(features)
     tokens = _held_out_inputs(5000)
     right, answers = evidence_task.right_answers(tokens), evidence_task.answers(model(tokens))
     length = read(tokens)[2]

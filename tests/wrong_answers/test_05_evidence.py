@@ -212,7 +212,7 @@ def the_whole_model(model):
 
 
 def near_a_border(model):
-    """Right, and simpler than the course's: two borders, four numbers."""
+    """Right, and simpler than the course's: two borders, two numbers."""
 
     def simulate(inputs, numbers):
         answers = as_written(inputs)
@@ -284,7 +284,7 @@ LESSON = [
             only_the_function: "return two things",
             the_whole_model: "at most 500 are allowed",
         },
-        right=[],
+        right=[near_a_border],
     ),
 ]
 
