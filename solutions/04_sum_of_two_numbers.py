@@ -2282,7 +2282,7 @@ print("added by search:", others)
 # 14), with the right digits of the sum, and your numbers, and returns the model's four answers, a tensor of whole numbers
 # (sequence, 4). It runs **without a model in reach**: only its arguments, `torch`, `einops` and the like.
 #
-# The sums are hard ones; in half of them the model gets a digit wrong. Your score is the mean of two agreements with the
+# The sums are hard ones; in about half the model gets a digit wrong. Your score is the mean of two agreements with the
 # model's digits, one over the digits that it gets right, one over those that it gets wrong. The perfect algorithm scores 0.50.
 # **0.65** passes, with **at most 10,000 numbers** (the model has 30,300: a copy explains nothing).
 #

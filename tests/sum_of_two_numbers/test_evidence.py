@@ -164,7 +164,9 @@ def test_the_stored_evidence(instance: str) -> None:
     assert torch.equal(pool.right_answers, evidence.right_answers(pool.tokens))
     assert pool.model_answers.max() < evidence.N_ANSWERS
     wrong = ~pool.model_is_right.all(-1)
-    assert int(wrong.sum()) * 2 == len(pool.tokens) >= 400
+    # A model may be right on too few sums of a kind (a leading digit 5 to 9) to match those that it gets wrong.
+    assert 200 <= int(wrong.sum()) <= 1.25 * int((~wrong).sum())
+    assert int((~wrong).sum()) <= int(wrong.sum())
     in_distribution = evidence.in_distribution(pool.tokens)
     assert int((wrong & in_distribution).sum()) >= 100
     assert int((wrong & ~in_distribution).sum()) >= 100
