@@ -249,8 +249,8 @@ def release(
 
 
 def _instances(challenge: str, asked: list[str] | None) -> list[str]:
-    """What a lesson is run on: what is asked for, or the shipped instances and, where its folder is known, the
-    published one. That one is fetched here: a lesson's own kernel does not know the folder.
+    """What a lesson is run on: what is asked for, or the shipped instances and, where its folder is known and its
+    evidence is shipped, the published one. That one is fetched here: a lesson's own kernel does not know the folder.
     """
     from exercises_utils.checkpoints import (
         CheckpointError,
@@ -261,9 +261,15 @@ def _instances(challenge: str, asked: list[str] | None) -> list[str]:
     from exercises_utils.published import INSTANCE, LOCAL
 
     names = list(asked or lesson_instances(challenge))
-    has_one = (checkpoints_folder() / challenge / f"{INSTANCE}.json").is_file()
-    if not asked and LOCAL in os.environ and has_one:
-        names.append(INSTANCE)
+    folder = checkpoints_folder() / challenge
+    if not asked and LOCAL in os.environ and (folder / f"{INSTANCE}.json").is_file():
+        if (folder / "evidence" / f"{INSTANCE}.safetensors").is_file():
+            names.append(INSTANCE)
+        else:
+            typer.echo(
+                f"{challenge}: not on the published model, whose evidence is not there yet: "
+                f"exercises evidence {challenge} {INSTANCE}"
+            )
     if INSTANCE in names:
         try:
             checkpoint_path(challenge, INSTANCE)

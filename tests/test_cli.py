@@ -82,6 +82,15 @@ def test_the_published_model_is_one_more_where_its_folder_is_known(monkeypatch):
     assert "published" not in cli._instances("llm_multiplication", None)
 
 
+def test_a_published_model_without_evidence_is_left_out_and_named(monkeypatch, tmp_path, capsys):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "published.json").write_text("{}")
+    monkeypatch.setenv(published.LOCAL, "somewhere")
+    monkeypatch.setattr(checkpoints, "checkpoints_folder", lambda: tmp_path)
+    assert cli._instances("small", None) == []
+    assert "small: not on the published model, whose evidence is not there yet" in capsys.readouterr().out
+
+
 def test_a_published_model_that_cannot_be_had_is_said_in_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv(published.LOCAL, str(tmp_path))
     monkeypatch.setattr(published, "cache_folder", lambda: tmp_path / "cache")

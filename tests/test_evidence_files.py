@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from exercises_utils import evidence_files
+from exercises_utils import evidence_files, published
 from exercises_utils.checkpoints import (
     MissingWeightsError,
     available_instances,
     checkpoint_path,
+    checkpoints_folder,
     load_checkpoint,
 )
 from exercises_utils.evidence import CircuitScorer, percentile_among_random, random_circuits, score_answers
@@ -218,3 +219,23 @@ def test_a_model_without_mistakes_has_no_evidence(copied: Path, monkeypatch) -> 
 def test_evidence_is_not_an_instance() -> None:
     assert all(name.startswith("seed") for name in INSTANCES)
     assert len(set(INSTANCES)) == len(INSTANCES) > 0
+
+
+def test_the_evidence_of_a_published_model_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are in the user's cache, under any name of the cache; the evidence is with the challenge's own."""
+    monkeypatch.setattr(published, "cache_folder", lambda: tmp_path)
+    here = checkpoint_path("palindromes", "seed0").parent / "evidence" / "published.safetensors"
+    assert evidence_path(tmp_path / "palindromes" / "published.safetensors") == here
+    elsewhere = tmp_path / "mine" / "palindromes" / "published.safetensors"
+    assert evidence_path(elsewhere) == elsewhere.parent / "evidence" / "published.safetensors"
+
+
+def test_the_evidence_of_a_published_model_belongs_to_the_file_that_was_published() -> None:
+    """Converted weights may differ in their bytes from one version of a library to the next; the original does not."""
+    cards = sorted(checkpoints_folder().glob("*/evidence/published.json"))
+    assert cards
+    for path in cards:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        assert card["weights_sha256"] == published.address(card["challenge"]).sha256, path
