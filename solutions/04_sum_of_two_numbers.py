@@ -2446,7 +2446,7 @@ plotting.heatmap(
 # %%
 def place_of_carry(other, place, pairs):
     """(position, head): where layer 0 turns most digits, and the head that turns most of them there."""
-    base, source = (task.SumData(sums.tokens[:100]) for sums in pairs)
+    base, source = pairs
     _, theirs = other.run_with_cache(source.tokens)
 
     def share(position, heads=None):
