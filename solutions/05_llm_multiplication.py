@@ -68,7 +68,7 @@ DIGITS = [str(digit) for digit in range(10)]
 # Two models stand behind this loader. The **bundled** one is small, was trained by the course on three-digit by two-digit
 # products in both orders, and needs no network. A tenth of the pairs of numbers was **held out** of its training, in both
 # orders. The **real** one, `load_model("llm_multiplication", "qwen2.5-0.5b")`, has 494 million parameters. It is fetched from
-# the hub (1 GB), needs about 8 GB of memory while its weights are processed (half of that in bfloat16, which the loader takes
+# the hub (1 GB), needs about 5 GB of memory in float32 and 4 in bfloat16 (the loader says so first, and takes bfloat16
 # where there is less room), and a GPU if you do not want to wait for the sweeps of sections 4 and 5. Whatever the model, the
 # cells below take token ids from its tokenizer and sizes from its config. (The write-up quotes the sizes of another model: 12
 # layers and a width of 768. Print them; do not copy them.)
