@@ -1,6 +1,7 @@
 """The lessons as they are in the repository. Their outputs are compared by nbval: `make regression`."""
 
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -45,3 +46,18 @@ def test_every_figure_has_a_picture_beside_it(lesson):
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             assert ("application/vnd.plotly.v1+json" in data) == ("image/png" in data), cell.id
+
+
+@LESSONS
+def test_github_shows_all_of_it(lesson):
+    """GitHub and its like draw small files only, and no output that needs trust: scripts are left out of the page."""
+    for path in (lesson.exercises, lesson.solution):
+        assert path.stat().st_size <= 2_000_000, (
+            f"{path.name}: see `smaller_png` in exercises_utils/lessons.py"
+        )
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                assert "application/javascript" not in data, cell.id
+                html = "".join(data.get("text/html", ""))
+                assert not re.search(r"<script|<iframe|javascript:|\son\w+\s*=", html, re.IGNORECASE), cell.id
