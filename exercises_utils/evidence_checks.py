@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ from exercises_utils.pools import EvidenceTask
 LESSON = "the lesson's model"
 MOST_FLOAT_NOISE = 0.02
 """Share of inputs whose answers may change with the order of the inputs: those on the edge of a threshold."""
+STORED_TO = 1e-3
+"""What is stored of a random circuit's accuracy: three digits. Nearer ones are ties, and do not count as less."""
 WORTH = 0.02
 """What the score must lose without a member, or the member is none of the circuit's."""
 
@@ -215,7 +217,8 @@ class CircuitCheck(Check):
             ranked = rank_among_sets(scorer, circuit)
             place = {"rank": ranked.rank, "of": ranked.of}
         else:
-            place = {"percentile": self._percentile(circuit)}
+            size, percentile = self._among_random(circuit)
+            place = {"percentile": percentile, "random_size": size}
         return {
             "members": [scorer.label(site) for site in circuit],
             "unit": scorer.unit if "rank" in place else "site",
@@ -233,7 +236,7 @@ class CircuitCheck(Check):
         if "rank" in found:
             place = f"rank {found['rank']} of the {found['of']} sets of {len(circuit)} {scorer.unit}s"
         else:
-            place = f"{found['percentile']:.1f} % of 1,000 random circuits of {len(circuit)} sites keep less"
+            place = f"{found['percentile']:.1f} % of 1,000 random circuits of {found['random_size']} sites keep less"
         lost = ", ".join(f"{label} {loss:.2f}" for label, loss in list(found["lost"].items())[:4])
         return (
             f"{self._names(circuit)} keeps {found['score']:.2f} of what the model can do, {place}. Lost by dropping a "
@@ -245,16 +248,104 @@ class CircuitCheck(Check):
             return ", ".join(map(self.scorer().label, circuit))
         return f"this circuit of {len(circuit)} sites"
 
-    def _percentile(self, circuit: Sequence[Site]) -> float:
-        """Among the random circuits that are stored with the model (mean ablation, the stored sequences)."""
+    def _among_random(self, circuit: Sequence[Site]) -> tuple[int, float]:
+        """How many percent of the stored random circuits keep less (mean ablation, the stored sequences), and their size.
+
+        They have as many sites, or, where none of that size are stored, the next larger number.
+        """
         stored, of_heads = load_evidence(self.weights()).circuits, self.scorer()
         if stored is None or not isinstance(of_heads, CircuitScorer):
             raise ValueError("no random circuits with positions are stored for this challenge")
-        metric = accuracy(self.task, stored.tokens)
-        scorer = CircuitScorer(of_heads.model, stored.tokens, metric, chance=self.task.CHANCE)
+        scorer = CircuitScorer(
+            of_heads.model, stored.tokens, accuracy(self.task, stored.tokens), chance=self.task.CHANCE
+        )
         circuit = [site for site in circuit if site in set(stored.sites)]  # the others cannot matter
-        values = stored.values(len(circuit))
-        return percentile_among_random(scorer, circuit, sites=stored.sites, values=values).percentile
+        size = min((n for n in stored.sizes if n >= len(circuit)), default=len(circuit))
+        theirs = stored.values(size)
+        if theirs is None:
+            return size, percentile_among_random(scorer, circuit, sites=stored.sites).percentile
+        below = theirs < float(scorer.values([circuit])[0]) - STORED_TO
+        return size, 100 * float(below.double().mean())
+
+
+class SitesCheck(CircuitCheck):
+    """Whether sites `(layer, head, position)` that a learner names do nearly all of the work.
+
+    For models in which every head is needed somewhere: there a circuit of whole heads is the whole model, and is refused
+    with `why_sites`. At most `most_sites` sites. With `why_silent`, sites that are not among the task's `SITES` are
+    refused for that reason; without, they are accepted. `groups` says what is dropped to see what it is worth: the sites
+    of a "head", each of which must be worth `WORTH` of the score, or those of a "layer", which is only told.
+    """
+
+    def __init__(
+        self,
+        exercise: str,
+        title: str,
+        core: bool,
+        *,
+        example: Sequence[Site],
+        most_sites: int,
+        why_sites: str,
+        why_silent: str | None = None,
+        groups: Literal["head", "layer"] = "head",
+        **keywords: Any,
+    ) -> None:
+        self.example, self.most_sites = list(example), most_sites
+        self.why_sites, self.why_silent, self.groups = why_sites, why_silent, groups
+        super().__init__(exercise, title, core, most_heads=most_sites, **keywords)
+
+    def _refuse(self, value: Any) -> str | None:
+        if not isinstance(value, list | tuple | set | frozenset) or not value:
+            return f"A circuit is a list of sites (layer, head, position), such as {self.example}; {value!r} came."
+        try:
+            sites = self.scorer().check(list(value))
+        except (ValueError, TypeError) as error:
+            return str(error)[:1].upper() + str(error)[1:] + "."
+        if len(sites[0]) == 2:
+            return self.why_sites
+        silent = [site for site in sites if site not in self.task.SITES]
+        if silent and self.why_silent:
+            return f"Site {silent[0]} cannot matter: {self.why_silent} Leave it out."
+        if len(sites) > self.most_sites:
+            return (
+                f"{len(sites)} sites are named; name at most {self.most_sites}. A circuit that is the whole model explains "
+                "nothing."
+            )
+        score, losses = self._score_and_losses(sites)
+        if score < self.needed:
+            return (
+                f"With everything else {self.scorer().removed}, this circuit of {len(sites)} sites keeps {score:.2f} of "
+                f"what the model can do; {self.needed:.2f} is needed. Which site's work is missing?"
+            )
+        for head, loss in losses.items():
+            if self.groups == "head" and loss < WORTH:
+                return (
+                    f"Without the sites of head {head} the circuit keeps {score - loss:.2f} instead of {score:.2f}: leave "
+                    "them out."
+                )
+        return None
+
+    def _score_and_losses(self, sites: Sequence[Site]) -> tuple[float, dict[str, float]]:
+        """The score, and what it loses without the sites of each head, or of each layer."""
+        of_group = [f"{site[0]}.{site[1]}" if self.groups == "head" else f"layer {site[0]}" for site in sites]
+        names = sorted(set(of_group))
+        rests = [[site for site, own in zip(sites, of_group, strict=True) if own != name] for name in names]
+        score, *without = self.scorer().scores([sites, *rests]).tolist()
+        return score, {name: score - rest for name, rest in zip(names, without, strict=True)}
+
+    def praise(self, outputs: Sequence[Output]) -> str:
+        """The score, its percentile, what the sites of each head or layer are worth, and the score of the random twin."""
+        sites = self.scorer().check(list(outputs[0].value))
+        score, losses = self._score_and_losses(sites)
+        twin = float(self.twin().scores([sites])[0])
+        lost = ", ".join(f"{name} {loss:.2f}" for name, loss in losses.items())
+        size, percentile = self._among_random(sites)
+        return (
+            f"{len(sites)} of the {len(self.task.SITES)} sites that can matter keep {score:.2f} of what the model can "
+            f"do; {percentile:.1f} % of 1,000 random circuits of {size} sites keep less (there: mean ablation). Lost "
+            f"without the sites of a {self.groups}: {lost}. The same circuit in a random-weights twin: "
+            f"{round(twin, 2) + 0.0:.2f}."
+        )
 
 
 class ExplanationCheck(Check):

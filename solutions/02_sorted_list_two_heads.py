@@ -1853,7 +1853,8 @@ print(
 #
 # $$\frac{\text{share of right answers, everything else resampled} - \text{chance}}{\text{share of right answers of the whole model} - \text{chance}}$$
 #
-# on 200 lists. Chance, 0.09, is the share of the best guess that does not look at the list. It must reach **0.80**.
+# on 200 lists. Chance, 0.09, is the share of the best guess that does not look at the list. It must reach **0.80**, and
+# the sites of each head that you name must be worth 0.02 of it.
 #
 # <details><summary>Hint</summary>
 #

@@ -5,7 +5,7 @@ They judge the bundled model, whatever model the lesson runs on.
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from exercises_utils.checking import Output
 from exercises_utils.checkpoints import checkpoint_path, lesson_instances
 from exercises_utils.evidence import CircuitScorer, SimulationScore, Site
-from exercises_utils.evidence_checks import CircuitCheck, CounterexamplesCheck, ExplanationCheck
+from exercises_utils.evidence_checks import CounterexamplesCheck, ExplanationCheck, SitesCheck
 from exercises_utils.evidence_files import Evidence, accuracy, load_evidence
 from exercises_utils.huggingface import random_model
 from exercises_utils.llm_multiplication import evidence as evidence_task
@@ -101,68 +100,6 @@ counterexamples = ProductCounterexamplesCheck(
 # ── the circuit ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class SitesCheck(CircuitCheck):
-    """A circuit of heads at positions, on multiplications that are alike position by position."""
-
-    def _refuse(self, value: Any) -> str | None:
-        scorer = self.scorer()
-        if not isinstance(value, list | tuple | set | frozenset) or not value:
-            return f"A circuit is a list of sites, such as [(0, 1, 8), (2, 0, 9)]; {value!r} came."
-        try:
-            sites = scorer.check(list(value))
-        except (ValueError, TypeError) as error:
-            return str(error)[:1].upper() + str(error)[1:] + "."
-        if len(sites[0]) == 2:
-            return "Name sites, (layer, head, position): this model's heads do different things at different positions."
-        for site in sites:
-            if site not in evidence_task.SITES:
-                return (
-                    f"Site {site} cannot matter: position 0 sees only END, the last layer is read at positions 9 to 13, and "
-                    "nothing after 13 is read. Leave it out."
-                )
-        if len(sites) > MOST_SITES:
-            return (
-                f"{len(sites)} sites are named; name at most {MOST_SITES}. A circuit that is the whole model explains "
-                "nothing."
-            )
-        score = float(scorer.scores([sites])[0])
-        if score >= self.needed:
-            return None
-        return (
-            f"With everything else resampled, this circuit of {len(sites)} sites keeps {score:.2f} of what the model can "
-            f"do; {self.needed:.2f} is needed. Which site's work is missing?"
-        )
-
-    def praise(self, outputs: Sequence[Output]) -> str:
-        """The score, its percentile, what the sites of each layer are worth, and the score of the random twin."""
-        scorer = self.scorer()
-        sites = scorer.check(list(outputs[0].value))
-        layers = sorted({site[0] for site in sites})
-        rests = [[site for site in sites if site[0] != layer] for layer in layers]
-        score, *without = scorer.scores([sites, *rests]).tolist()
-        twin = float(self.twin().scores([sites])[0])
-        lost = ", ".join(
-            f"layer {layer} {score - rest:.2f}" for layer, rest in zip(layers, without, strict=True)
-        )
-        size, percentile = self._among_random(sites)
-        return (
-            f"{len(sites)} of the {len(evidence_task.SITES)} sites that can matter keep {score:.2f} of what the model can "
-            f"do; {percentile:.1f} % of 1,000 random circuits of {size} sites keep less (there: mean ablation). Lost "
-            f"without the sites of a layer: {lost}. The same circuit in a random-weights twin: {round(twin, 2) + 0.0:.2f}."
-        )
-
-    def _among_random(self, sites: Sequence[Site]) -> tuple[int, float]:
-        """The size of the smallest stored random circuits that have as many sites, and how many percent keep less."""
-        stored, own = stored_evidence().circuits, self.scorer()
-        if stored is None or not isinstance(own, CircuitScorer):
-            raise ValueError("no random circuits with positions are stored for this challenge")
-        size = min(n for n in stored.sizes if n >= len(sites))
-        metric = accuracy(self.task, stored.tokens)
-        scorer = CircuitScorer(own.model, stored.tokens, metric, chance=self.task.CHANCE)
-        value, theirs = float(scorer.values([sites])[0]), stored.table[:, stored.sizes.index(size)].double()
-        return size, 100 * float((theirs < value - 1e-3).double().mean())  # they are stored to three digits
-
-
 def scorer_of(model: Any, trained: float | None = None, size: int = N_CIRCUIT_INPUTS) -> CircuitScorer:
     """The scorer of the circuit's check: the share of right digits with everything else resampled."""
     tokens = evidence_task.typical_inputs(size, Generator().manual_seed(15))
@@ -220,7 +157,15 @@ circuit = SitesCheck(
     twin=_twin_scorer,
     weights=weights,
     task=evidence_task,
-    most_heads=MOST_SITES,
+    example=[(0, 1, 8), (2, 0, 9)],
+    most_sites=MOST_SITES,
+    why_sites=(
+        "Name sites, (layer, head, position): this model's heads do different things at different positions."
+    ),
+    why_silent=(
+        "position 0 sees only END, the last layer is read at positions 9 to 13, and nothing after 13 is read."
+    ),
+    groups="layer",
     needed=NEEDED_CIRCUIT,
     reference=lambda: list(_pruned_circuit()),
 )

@@ -17,7 +17,7 @@ from transformer_lens.utilities import get_act_name
 from exercises_utils.checking import Case, Check, Question
 from exercises_utils.checkpoints import checkpoint_path
 from exercises_utils.evidence import CircuitScorer
-from exercises_utils.evidence_checks import CircuitCheck, CounterexamplesCheck, ExplanationCheck
+from exercises_utils.evidence_checks import CounterexamplesCheck, ExplanationCheck, SitesCheck
 from exercises_utils.evidence_files import Evidence, accuracy, load_evidence
 from exercises_utils.models import DEFAULT_INSTANCE, build_model
 from exercises_utils.sorted_list_two_heads import evidence as evidence_task
@@ -262,38 +262,6 @@ right_attention = CHECKS.add(
 )
 
 
-class _SitesCheck(CircuitCheck):
-    """A circuit of sites: two heads everywhere are the whole model, so places are asked for."""
-
-    def _refuse(self, value: Any) -> str | None:
-        if not isinstance(value, list | tuple | set | frozenset) or not value:
-            return (
-                "A circuit is a list of sites (layer, head, position), such as [(0, 0, 10), (0, 1, 15)]; "
-                f"{value!r} came."
-            )
-        try:
-            circuit = self.scorer().check(list(value))
-        except (ValueError, TypeError):
-            return super()._refuse(value)  # which says what is no site
-        if len(circuit[0]) == 2:
-            return (
-                "These are heads without positions. Both heads everywhere are the whole model: name sites, "
-                "(layer, head, position)."
-            )
-        silent = [site for site in circuit if site not in evidence_task.SITES]
-        if silent:
-            return (
-                f"Site {silent[0]} cannot matter: in one layer, what a head writes at position {silent[0][2]} reaches "
-                "no answer. Answers are read at positions 10 to 19."
-            )
-        if len(circuit) > MOST_SITES:
-            return (
-                f"{len(circuit)} sites are named; name at most {MOST_SITES}. A circuit that is the whole model explains "
-                "nothing."
-            )
-        return super()._refuse(value)
-
-
 def _scorer(model: Any, trained: float | None = None) -> CircuitScorer:
     tokens = task.make_data(200, seed=15).tokens
     return CircuitScorer(
@@ -326,7 +294,7 @@ def _best_circuit() -> list[tuple[int, ...]]:
 
 
 circuit = CHECKS.add(
-    _SitesCheck(
+    SitesCheck(
         "circuit",
         "Which head is needed where",
         core=False,
@@ -334,7 +302,15 @@ circuit = CHECKS.add(
         twin=_twin_scorer,
         weights=_weights,
         task=evidence_task,
-        most_heads=2,
+        example=[(0, 0, 10), (0, 1, 15)],
+        most_sites=MOST_SITES,
+        why_sites=(
+            "These are heads without positions. Both heads everywhere are the whole model: name sites, (layer, head, "
+            "position)."
+        ),
+        why_silent=(
+            "in one layer, what a head writes there reaches no answer. Answers are read at positions 10 to 19."
+        ),
         needed=NEEDED,
         reference=_best_circuit,
     )

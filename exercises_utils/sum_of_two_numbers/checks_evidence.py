@@ -1,7 +1,7 @@
 """The checks of lesson 04's last part: counterexamples, the circuit, and an explanation that predicts the model."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from exercises_utils.checking import Output
 from exercises_utils.checkpoints import checkpoint_path
-from exercises_utils.evidence import CircuitScorer, Site
-from exercises_utils.evidence_checks import WORTH, CircuitCheck, CounterexamplesCheck, ExplanationCheck
+from exercises_utils.evidence import CircuitScorer
+from exercises_utils.evidence_checks import CounterexamplesCheck, ExplanationCheck, SitesCheck
 from exercises_utils.evidence_files import Evidence, load_evidence
 from exercises_utils.models import DEFAULT_INSTANCE, build_model
 from exercises_utils.sum_of_two_numbers import evidence as evidence_task
@@ -90,62 +89,6 @@ counterexamples = SumCounterexamplesCheck(
 # ── the circuit ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class SitesCheck(CircuitCheck):
-    """A circuit of heads at positions: every head of this model is needed somewhere, none everywhere."""
-
-    def _refuse(self, value: Any) -> str | None:
-        scorer = self.scorer()
-        if not isinstance(value, list | tuple | set | frozenset) or not value:
-            return f"A circuit is a list of sites, such as [(0, 1, 9), (1, 0, 9)]; {value!r} came."
-        try:
-            sites = scorer.check(list(value))
-        except (ValueError, TypeError) as error:
-            return str(error)[:1].upper() + str(error)[1:] + "."
-        if len(sites[0]) == 2:
-            return (
-                "Name sites, (layer, head, position): without any one of its heads the model adds badly, so a circuit "
-                "of whole heads is the whole model."
-            )
-        if len(sites) > MOST_SITES:
-            return (
-                f"{len(sites)} sites are named; name at most {MOST_SITES}. A circuit that is the whole model explains "
-                "nothing."
-            )
-        score, losses = self._score_and_losses(sites)
-        if score < self.needed:
-            return (
-                f"With everything else resampled, this circuit of {len(sites)} sites keeps {score:.2f} of what the model "
-                f"can do; {self.needed:.2f} is needed. Which site's work is missing?"
-            )
-        for (layer, head), loss in losses.items():
-            if loss < WORTH:
-                return (
-                    f"Without the sites of head {layer}.{head} the circuit keeps {score - loss:.2f} instead of {score:.2f}: "
-                    "leave them out."
-                )
-        return None
-
-    def _score_and_losses(self, sites: Sequence[Site]) -> tuple[float, dict[Site, float]]:
-        """The score, and what it loses without each head's sites."""
-        scorer = self.scorer()
-        heads = sorted({site[:2] for site in sites})
-        rests = [[site for site in sites if site[:2] != head] for head in heads]
-        score, *without = scorer.scores([sites, *rests]).tolist()
-        return score, {head: score - rest for head, rest in zip(heads, without, strict=True)}
-
-    def praise(self, outputs: Sequence[Output]) -> str:
-        """The score, its percentile, what the sites of each head are worth, and the score of the random twin."""
-        sites = self.scorer().check(list(outputs[0].value))
-        score, losses = self._score_and_losses(sites)
-        twin = float(self.twin().scores([sites])[0])
-        lost = ", ".join(f"{layer}.{head} {loss:.2f}" for (layer, head), loss in losses.items())
-        return (
-            f"{len(sites)} of the {len(evidence_task.SITES)} sites that can matter keep {score:.2f} of what the model can "
-            f"do; {self._percentile(sites):.1f} % of 1,000 random circuits of as many sites keep less. Lost without the "
-            f"sites of a head: {lost}. The same circuit in a random-weights twin: {round(twin, 2) + 0.0:.2f}."
-        )
-
-
 def _scorer(model: Any, trained: float | None = None, size: int = 300) -> CircuitScorer:
     data = task.make_data(size, seed=15)
 
@@ -185,7 +128,12 @@ circuit = SitesCheck(
     twin=_twin_scorer,
     weights=weights,
     task=evidence_task,
-    most_heads=6,
+    example=[(0, 1, 9), (1, 0, 9)],
+    most_sites=MOST_SITES,
+    why_sites=(
+        "Name sites, (layer, head, position): without any one of its heads the model adds badly, so a circuit of whole "
+        "heads is the whole model."
+    ),
     needed=NEEDED_CIRCUIT,
     reference=lambda: list(_pruned_circuit()),
 )
