@@ -44,6 +44,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
+	$(BIN)/python tools/workflows.py
 
 unit: export OMP_NUM_THREADS = 1
 unit: $(VENV)/.dev

@@ -1,12 +1,15 @@
 """What a newcomer meets first: the metadata, the exact versions, and make."""
 
+import json
 import os
 import subprocess
+import sys
 import tomllib
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
 
 from tools.environment import ROOT, environment
 
@@ -26,6 +29,46 @@ def make(*arguments, **variables):
 def test_environment_yml_is_in_step_with_pyproject():
     expected = environment((ROOT / "pyproject.toml").read_text())
     assert (ROOT / "environment.yml").read_text() == expected, "run `python tools/environment.py`"
+
+
+@pytest.fixture(scope="module")
+def pip_lines():
+    """What conda and mamba hand to pip, as a file of requirements, from the repository's folder."""
+    dependencies = YAML(typ="safe").load(ROOT / "environment.yml")["dependencies"]
+    assert [item if isinstance(item, str) else list(item) for item in dependencies] == [
+        "python=3.11",
+        "pip",
+        ["pip"],
+    ]
+    return dependencies[-1]["pip"]
+
+
+def test_pip_accepts_what_environment_yml_gives_it(pip_lines, tmp_path):
+    requirements, report = tmp_path / "requirements.txt", tmp_path / "report.json"
+    requirements.write_text("\n".join(pip_lines))
+    (tmp_path / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
+    # What is installed builds the metadata, and nothing is looked up: this needs no network and changes nothing.
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--no-input"]
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", *offline]
+    done = subprocess.run(
+        [*command, f"--report={report}", f"--requirement={requirements}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (would_install,) = json.loads(report.read_text())["install"]
+    assert would_install["metadata"]["name"] == PROJECT["name"]
+    assert would_install["requested_extras"] == ["lab"]
+    assert would_install["download_info"]["dir_info"] == {"editable": True}
+    assert would_install["download_info"]["url"] == ROOT.as_uri()
+
+
+def test_binder_copies_the_repository_before_it_makes_the_environment(pip_lines):
+    # repo2docker 2026.4 (`utils.is_local_pip_requirement`) does so where a line is a constraint, or an option in its
+    # long form with = whose value begins with a dot; it reads Python's version from `python=3.11`.
+    assert any(line.startswith("--constraint=") for line in pip_lines)
+    assert any(line.startswith("--editable=.") for line in pip_lines)
 
 
 def test_constraints_hold_every_requirement_at_a_version_it_allows():
