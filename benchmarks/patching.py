@@ -1,6 +1,6 @@
 """Activation patching: CPU-seconds of `exercises_utils.patching` and of `transformer_lens.patching`, side by side.
 
-    python benchmarks/patching.py bundled       # the bundled model of lesson 05: every site, a minute
+    python benchmarks/patching.py bundled       # the bundled model of lesson 05: every site, seconds
     python benchmarks/patching.py full-size     # Qwen2.5-0.5B's sizes, random weights: 20 minutes or so, 8 GB
 
 The sweeps are those of write-up 004: residual stream, attention out and MLP out at every layer and position, and z,
@@ -9,14 +9,19 @@ positions (each costs it one whole forward pass, whichever it is), and its time 
 The two take turns, sweep by sweep, in one process. "Difference" is the largest one in the metric, a mean difference of
 two logits, over the sites that both ran.
 
-The floor is an operation count: the multiply-adds that a patch changes (its positions from its layer on, the tokens
-that are read), summed over the sites, as a share of the library's. It leaves out that sites can share work.
+The floor is an operation count: the multiply-adds with weights that a patch changes (its positions from its layer on, the
+tokens that are read), summed over the sites. "Floor" is their share of the library's; "at matmul speed" is how long they
+take at the speed of one large product of matrices of this size, measured in the same run. What we take above that is
+attention, norms, copies, and the two runs that are patched from and into; what we take below the share, that the library's
+many small passes are slower than few large ones.
 """
 
 import argparse
 import contextlib
+import functools
 import io
 import resource
+import sys
 import time
 from typing import Any
 
@@ -63,6 +68,7 @@ def main() -> None:
     )
     parser.add_argument("size", choices=("bundled", "full-size"))
     full = parser.parse_args().size == "full-size"
+    console = Console(width=None if sys.stdout.isatty() else 120)
     model = (
         build(QWEN, random_weights(QWEN, seed=0)) if full else load_model("llm_multiplication", device="cpu")
     )
@@ -70,35 +76,40 @@ def main() -> None:
     clean, corrupted = pairs((5, 5) if full else (3, 2))
     first = int((clean != corrupted).any(0).long().argmax())
     answers = torch.arange(N_PAIRS * 2).view(N_PAIRS, 2) % 10 + 1
-    table = Table("sweep", "sites", "library, CPU-s", "ours, CPU-s", "ratio", "floor", "difference")
-    totals = [0.0, 0.0, 0.0]
+    columns = ("library, CPU-s", "ours, CPU-s", "at matmul speed, CPU-s", "ratio", "floor", "difference")
+    table = Table("sweep", "sites", *columns)
+    totals = [0.0] * 4
     for activation in SWEEPS:
         sites, slow, ours, floor, difference = compare(
             model, clean, corrupted, answers, activation, first, 2 if full else None
         )
-        for index, seconds in enumerate((slow, ours, floor * slow)):
+        operations = floor * sites * whole_pass(model.cfg, clean.shape[1]) * N_PAIRS
+        fastest = operations / matmul_speed(model.cfg.d_model, model.cfg.d_mlp)
+        for index, seconds in enumerate((slow, ours, fastest, floor * slow)):
             totals[index] += seconds
         table.add_row(
             activation,
             str(sites),
-            f"{slow:.1f}",
-            f"{ours:.1f}",
+            f"{slow:.2f}",
+            f"{ours:.2f}",
+            f"{fastest:.2f}",
             f"{ours / slow:.3f}",
             f"{floor:.3f}",
             f"{difference:.0e}",
         )
-        Console().print(f"{activation}: {slow:.1f} and {ours:.1f} CPU-s")
+        console.print(f"{activation}: {slow:.1f} and {ours:.1f} CPU-s")
     table.add_row(
         "all",
         "",
-        f"{totals[0]:.1f}",
-        f"{totals[1]:.1f}",
+        f"{totals[0]:.2f}",
+        f"{totals[1]:.2f}",
+        f"{totals[2]:.2f}",
         f"{totals[1] / totals[0]:.3f}",
-        f"{totals[2] / totals[0]:.3f}",
+        f"{totals[3] / totals[0]:.3f}",
     )
-    Console().print(table)
+    console.print(table)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    Console().print(
+    console.print(
         f"{N_PAIRS} pairs of {clean.shape[1]} tokens that differ from position {first} on; "
         f"{torch.get_num_threads()} threads; torch {torch.__version__}; peak memory {peak:.1f} GB."
         + (" The library ran 12 sites a sweep, scaled." if full else "")
@@ -156,12 +167,8 @@ def compare(
 
 def least_share(cfg: Any, n_positions: int, first: int, activation: str, n_sites: int) -> float:
     """Multiply-adds of one prompt that the sites' patches change, as a share of whole forward passes."""
-    n_kv = cfg.n_key_value_heads or cfg.n_heads
-    keys = 2 * cfg.d_model * n_kv * cfg.d_head
-    queries = 2 * cfg.d_model * cfg.n_heads * cfg.d_head
-    mlp = 3 * cfg.d_model * cfg.d_mlp
+    keys, queries, mlp = of_layer(cfg)
     layer = keys + queries + mlp
-    whole = n_positions * (cfg.n_layers * layer + cfg.d_model * cfg.d_vocab)
 
     def above(at: int, n_changed: int) -> int:
         """From layer `at` up, with so many changed positions: in the last layer one position is read."""
@@ -182,7 +189,32 @@ def least_share(cfg: Any, n_positions: int, first: int, activation: str, n_sites
             n_changed = n_positions - first if at < cfg.n_layers - 1 else 1
             own = n_changed * (mlp + cfg.d_model * cfg.d_head)
             needed += n_sites * (own + above(at + 1, n_positions - first) + 2 * cfg.d_model)
-    return needed / (cfg.n_layers * n_sites * whole)
+    return needed / (cfg.n_layers * n_sites * whole_pass(cfg, n_positions))
+
+
+def of_layer(cfg: Any) -> tuple[int, int, int]:
+    """Multiply-adds of one position in one layer: keys and values, queries and the way out of the heads, MLP."""
+    n_kv = cfg.n_key_value_heads or cfg.n_heads
+    keys, queries = (2 * cfg.d_model * n * cfg.d_head for n in (n_kv, cfg.n_heads))
+    return keys, queries, 3 * cfg.d_model * cfg.d_mlp
+
+
+def whole_pass(cfg: Any, n_positions: int) -> int:
+    """Multiply-adds of one prompt in one forward pass of the library."""
+    return n_positions * (cfg.n_layers * sum(of_layer(cfg)) + cfg.d_model * cfg.d_vocab)
+
+
+@functools.cache
+def matmul_speed(d_model: int, d_mlp: int, n_rows: int = 2048, n_times: int = 5) -> float:
+    """Multiply-adds a CPU-second of one large product with an MLP's weights: the best of `n_times`."""
+    x, weight = torch.randn(n_rows, d_model), torch.randn(d_mlp, d_model)
+    best = 0.0
+    for _ in range(n_times):
+        start = time.process_time()
+        for _ in range(10):
+            torch.nn.functional.linear(x, weight)
+        best = max(best, 10 * n_rows * weight.numel() / (time.process_time() - start))
+    return best
 
 
 def pairs(digits: tuple[int, int]) -> tuple[Tensor, Tensor]:
