@@ -69,6 +69,7 @@ _TEMPLATE = {
     }
 }
 _CHARACTER, _LINE, _GAP = 6.6, 20, 14  # pixels: a character of a label, a line of the legend, beside a label
+_NARROW = 14  # pixels: where a row or a column has less than this, its label is written smaller
 
 
 def heatmap(
@@ -119,11 +120,14 @@ def heatmap_facets(
     n_rows, n_columns = _one_shape(matrices, x_labels, y_labels)
     row_labels = [str(i) for i in range(n_rows)] if y_labels is None else list(y_labels)
 
-    grid_rows, grid_columns = _grid(len(panels))
     left = 34 + _GAP + _CHARACTER * max(map(len, row_labels))
     right = 88 + _LINE * unit.count("<br>")
     gap = 60 if y_labels is None else left - 20
+    grid_rows, grid_columns = _grid(len(panels))
     width = (WIDTH - left - right - gap * (grid_columns - 1)) / grid_columns
+    if len(panels) > 4 and x_labels is not None and width / n_columns < _NARROW:
+        grid_rows, grid_columns = _grid(len(panels), 2)  # so that every column has a label to read
+        width = (WIDTH - left - right - gap) / 2
     if n_rows == n_columns:
         width = height = min(width, 500, max(46 * n_rows, 170))
     else:
@@ -132,6 +136,8 @@ def heatmap_facets(
     figure = _figure(list(panels), grid_rows, grid_columns, (width, height), gap, left, right)
     x_axis, y_axis = _ticks(x_labels, n_columns, width, "x"), _ticks(y_labels, n_rows, height, "y")
     peak = max((float(np.nanmax(np.abs(m))) for m in matrices.values() if np.isfinite(m).any()), default=1.0)
+    whole = all((m[np.isfinite(m)] % 1 == 0).all() for m in matrices.values())
+    decimals = 0 if whole and peak > 1 else _decimals(peak)  # zeros and ones may be shares
     for i, values in enumerate(matrices.values()):
         place = {"row": i // grid_columns + 1, "col": i % grid_columns + 1}
         figure.add_trace(
@@ -139,7 +145,7 @@ def heatmap_facets(
                 z=values,
                 coloraxis="coloraxis",
                 hovertemplate=f"{x} %{{x}}<br>{y} %{{y}}<br>{_one_line(unit)} %{{z:.4~g}}<extra></extra>",
-                texttemplate=f"%{{z:.{_decimals(peak)}f}}" if text else None,
+                texttemplate=f"%{{z:.{decimals}f}}" if text else None,
                 xgap=1 if width / n_columns > 20 else 0,
                 ygap=1 if height / n_rows > 20 else 0,
                 hoverongaps=False,
@@ -208,6 +214,8 @@ def line_facets(
             **place,
         )
     figure.update_xaxes(**_value_ticks(at, labels, width))
+    if labels:
+        figure.update_xaxes(zeroline=False)
     figure.update_yaxes(matches="y")
     return _finish(figure, title, x, y, *_grid(len(groups)), legend=_names(groups))
 
@@ -529,9 +537,9 @@ def _bins(values: np.ndarray, count: int) -> dict[str, float]:
 # --- what a figure is made of ---
 
 
-def _grid(n_panels: int) -> tuple[int, int]:
+def _grid(n_panels: int, columns: int | None = None) -> tuple[int, int]:
     """Rows and columns that hold this many panels."""
-    columns = n_panels if n_panels <= 3 else 2 if n_panels == 4 else 3
+    columns = columns or (n_panels if n_panels <= 3 else 2 if n_panels == 4 else 3)
     return math.ceil(n_panels / columns), columns
 
 
@@ -556,7 +564,7 @@ def _figure(
         horizontal_spacing=gap / inner_width if columns > 1 else 0,
         vertical_spacing=row_gap / inner_height if rows > 1 else 0,
     )
-    figure.update_annotations(font={"size": 13})
+    figure.update_annotations(font={"size": 13}, yshift=2)
     figure.layout.template = _TEMPLATE
     figure.update_layout(
         width=max(round(inner_width + left + right), 480),
@@ -614,6 +622,7 @@ def _finish(
         },
         legend={
             "orientation": "h",
+            "tracegroupgap": 0,
             "x": 0,
             "xanchor": "left",
             "y": 1 - top / height,
@@ -637,8 +646,10 @@ def _legend_lines(names: Sequence[str], width: int | float) -> int:
     """How many lines a legend takes in a figure of this width."""
     if not names:
         return 0
-    entry = 50 + _CHARACTER * max(map(len, names))
-    return math.ceil(len(names) / max(1, int((width - 90) / entry)))
+    entries = [50 + _CHARACTER * len(name) for name in names]
+    if sum(entries) <= width - 90:  # one line; several have columns of the same width
+        return 1
+    return math.ceil(len(names) / max(1, int((width - 90) / max(entries))))
 
 
 def _names(groups: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
@@ -674,15 +685,17 @@ def _ticks(labels: Labels, count: int, pixels: int | float, axis: str) -> dict[s
     """Ticks at 0, 1, 2, ... with as many of the labels as can be read."""
     texts = [str(i) for i in range(count)] if labels is None else [str(label) for label in labels]
     room = pixels / max(count, 1)
-    lying = max((_CHARACTER * len(text) + 6 for text in texts), default=0) if axis == "x" else 11
-    turned = axis == "x" and labels is not None and room < lying
+    lying = max((_CHARACTER * len(text) + 3 for text in texts), default=0) if axis == "x" else 11
+    # A name has to be read at its place; of numbers in order it is enough to read some.
+    in_order = all(text.isdecimal() for text in texts) and texts == sorted(texts, key=int)
+    turned = axis == "x" and not in_order and room < lying
     needed = 10.5 if turned else lying
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000) if s * room >= needed or s == 1000)
     at = list(range(0, count, step))
     ticks: dict[str, Any] = {"tickmode": "array", "tickvals": at, "ticktext": [texts[i] for i in at]}
     if axis == "x":
         ticks["tickangle"] = -90 if turned else 0
-    if room < 14:
+    if room < _NARROW:
         ticks["tickfont"] = {"size": 10}
     return ticks
 

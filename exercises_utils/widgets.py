@@ -23,6 +23,7 @@ _CHIP = (
     "font-family:monospace;font-size:.9em;border:1px solid rgba(128,128,128,.45)"
 )
 _ODD = "background:rgba(214,69,39,.28);border-color:rgba(214,69,39,.9);font-weight:bold"
+_SPACE = "\u2423"  # an open box: a page draws a space alone as nothing
 _sent_with: str | None = None  # the widget that carried the bundle to this kernel's page
 
 
@@ -30,16 +31,18 @@ def display_sequence(tokens: Sequence[str], mirrored: bool = False, note: str = 
     """Shows a sequence in one line, with a note after it.
 
     With `mirrored`, the values that differ from their mirror image are marked, in colour and as ``[5]`` in
-    plain text; the first and the last token, which only mark the ends, are left out.
+    plain text; the first and the last token, which only mark the ends, are left out. In the page a space is
+    drawn as an open box.
     """
     last = len(tokens) - 1
     odd = [mirrored and 0 < i < last and token != tokens[last - i] for i, token in enumerate(tokens)]
     plain = " ".join(f"[{token}]" if marked else token for token, marked in zip(tokens, odd, strict=True))
+    shown = [escape(token.replace(" ", _SPACE)) for token in tokens]
     chips = "\n".join(
-        f'<span style="{_CHIP};{_ODD}"><b>{escape(token)}</b></span>'
+        f'<span style="{_CHIP};{_ODD}"><b>{token}</b></span>'
         if marked
-        else f'<span style="{_CHIP}">{escape(token)}</span>'
-        for token, marked in zip(tokens, odd, strict=True)
+        else f'<span style="{_CHIP}">{token}</span>'
+        for token, marked in zip(shown, odd, strict=True)
     )
     data = {
         "text/plain": f"{plain}   ({note})" if note else plain,

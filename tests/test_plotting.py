@@ -169,11 +169,42 @@ def test_labels_and_shapes_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize(
     ("peak", "written"),
-    [(0.034, "%{z:.3f}"), (0.5, "%{z:.2f}"), (3.0, "%{z:.2f}"), (42.0, "%{z:.1f}"), (700.0, "%{z:.0f}")],
+    [(0.034, "%{z:.3f}"), (0.5, "%{z:.2f}"), (3.1, "%{z:.2f}"), (42.5, "%{z:.1f}"), (700.5, "%{z:.0f}")],
 )
 def test_numbers_in_cells_have_two_or_three_digits(peak, written):
     assert heatmap(torch.tensor([[peak]]), unit="score", text=True, **NAMES).data[0].texttemplate == written
     assert heatmap(torch.tensor([[peak]]), unit="score", **NAMES).data[0].texttemplate is None
+
+
+def test_counts_are_written_whole_and_shares_are_not():
+    def written(*row):
+        return heatmap(torch.tensor([row]), unit="pairs", text=True, **NAMES).data[0].texttemplate
+
+    assert written(2.0, 3.0, float("nan")) == "%{z:.0f}"
+    assert written(2.0, 3.5) == "%{z:.2f}"
+    assert written(0.0, 1.0) == "%{z:.2f}"
+
+
+def test_of_numbers_on_an_axis_some_are_shown_lying_and_names_are_all_shown_turned():
+    def ticks(labels):
+        axis = heatmap(numbers(3, len(labels)), unit="score", x_labels=labels, **NAMES).layout.xaxis
+        return axis.ticktext, axis.tickangle
+
+    assert ticks([str(i) for i in range(1, 49)]) == (tuple(str(i) for i in range(1, 49, 2)), 0)
+    names = [f"place {i}" for i in range(20)]
+    assert ticks(names) == (tuple(names), -90)
+
+
+def test_maps_with_many_named_columns_stand_two_in_a_row():
+    def in_the_first_row(n_columns):
+        panels = {name: numbers(4, n_columns) for name in "abcde"}
+        labels = [f"p{i}" for i in range(n_columns)]
+        figure = heatmap_facets(panels, unit="score", x_labels=labels, **NAMES)
+        tops = [figure.layout[f"yaxis{i or ''}"].domain[1] for i in (0, 2, 3, 4, 5)]
+        return tops.count(max(tops))
+
+    assert in_the_first_row(5) == 3
+    assert in_the_first_row(15) == 2
 
 
 def test_lines_stand_at_their_values_and_share_colours_between_panels():
@@ -330,6 +361,8 @@ def test_a_sequence_marks_what_differs_from_its_mirror(shown):
     assert "<b>" not in shown[1]["text/html"]
     plotting.display_sequence(["a", "<b>"])
     assert "<b>" not in shown[2]["text/html"]
+    plotting.display_sequence(["5", " ", "="])
+    assert ">\u2423<" in shown[3]["text/html"], "a space alone is not drawn"
 
 
 def test_no_colour_of_a_sequence_hides_the_text_on_light_or_dark(shown):
