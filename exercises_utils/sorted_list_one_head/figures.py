@@ -44,7 +44,7 @@ def in_common(models: Models) -> list[Claim]:
         Claim(
             f"*Sorted list, one head*: the same three of the four score terms ({members}) keep {span(scores)} of what a "
             "model can do.",
-            len(circuits_of) == 1 and min(scores) > 0.8,
+            len(circuits_of) == 1 and min(scores) > 0.75,
         ),
         Claim(
             f"Lists with a number three times ({span(s['triple'] for s in slices)} right) and lists with a wide gap "

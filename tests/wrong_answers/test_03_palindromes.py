@@ -10,6 +10,7 @@ from transformer_lens.utilities import get_act_name
 from exercises_utils import circuits
 from exercises_utils.hooks import ablate, patch
 from exercises_utils.palindromes import checks, task
+from exercises_utils.palindromes.checks_verdict import palindromes
 from tests.wrong_answers.harness import Answers, Made, missing, proofs
 
 
@@ -804,7 +805,7 @@ def known():
 
 
 def with_palindromes():
-    return torch.cat([known()[:30], checks.palindromes(20, seed=1)])
+    return torch.cat([known()[:30], palindromes(20, seed=1)])
 
 
 def ordinary_non_palindromes():
