@@ -26,7 +26,7 @@ endif
 LAB_SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint unit regression verify build browser chromium clean
+.PHONY: help lab test lint unit regression verify build browser colab chromium clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -68,8 +68,12 @@ browser: export OMP_NUM_THREADS = 1
 browser: $(VENV)/.dev chromium ## run the notebooks in JupyterLab in a real browser
 	$(PYTEST) -m browser tests/browser
 
+colab: export OMP_NUM_THREADS = 1
+colab: $(VENV)/.dev ## run the notebooks as Google Colab would
+	$(PYTEST) -m colab tests/colab
+
 clean: ## remove what make installed
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .colab .mypy_cache .pytest_cache .ruff_cache
 
 chromium:
 	@test -n "$(CHROMIUM)" || { echo "This needs Chromium (the lessons themselves do not)."; \

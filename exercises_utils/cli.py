@@ -1,4 +1,4 @@
-"""The command `exercises`: check, train, evidence, build, verify, compare, published, release."""
+"""The command `exercises`: check, train, evidence, build, verify, compare, published, release, set-repository."""
 
 import os
 import sys
@@ -246,6 +246,20 @@ def release(
 
     write_release(repository(), out, with_solutions=not without_solutions)
     typer.echo(f"Written: {out}. Its README.md says how to begin.")
+
+
+@app.command()
+def set_repository(
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On GitHub, such as: maria/interp.")],
+) -> None:
+    """Write the public address into pyproject.toml and, for Google Colab, into all notebooks."""
+    root = repository()
+    lessons.set_repository(root, name)
+    tag = lessons.colab.Publication.of(root).tag
+    typer.echo(
+        f"The address is https://github.com/{name}, and the notebooks install the course from its tag {tag}. "
+        f"Next: commit, then `git tag {tag}` and push both."
+    )
 
 
 def _instances(challenge: str, asked: list[str] | None) -> list[str]:

@@ -32,11 +32,13 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from exercises_utils import colab
 from exercises_utils.files import write_whole
 from exercises_utils.running import RunError, environment, run_notebook
 
 PLOTLY = "application/vnd.plotly.v1+json"
 DROP_OUTPUT, SOLUTION_ONLY = "drop-output", "solution-only"
+SOLUTIONS, EXERCISES = "solutions", "notebooks"
 STUB = "raise NotImplementedError()  # your code here"
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -73,12 +75,17 @@ class Lesson:
     @property
     def exercises(self) -> Path:
         """The notebook that a learner opens."""
-        return self.source.parent.parent / "notebooks" / f"{self.name}.ipynb"
+        return self.root / EXERCISES / f"{self.name}.ipynb"
+
+    @property
+    def root(self) -> Path:
+        """The repository's folder."""
+        return self.source.parent.parent
 
 
 def find_lessons(root: Path, names: Iterable[str] = ()) -> list[Lesson]:
     """Returns the lessons of the repository at `root`, or those that `names` names (`03` is enough)."""
-    lessons = [Lesson(path) for path in sorted((root / "solutions").glob("[0-9][0-9]_*.py"))]
+    lessons = [Lesson(path) for path in sorted((root / SOLUTIONS).glob("[0-9][0-9]_*.py"))]
     if not lessons:
         raise LessonError("There are no lessons here: this command works in a clone of the repository.")
     chosen = []
@@ -95,13 +102,26 @@ def find_lessons(root: Path, names: Iterable[str] = ()) -> list[Lesson]:
 # The source
 
 
-def read_source(lesson: Lesson) -> NotebookNode:
-    """Returns the source as a notebook without outputs; raises `LessonError` where it breaks a rule."""
-    import jupytext
+def read_source(lesson: Lesson, publication: colab.Publication | None = None) -> NotebookNode:
+    """Returns the source as a notebook without outputs; raises `LessonError` where it breaks a rule.
 
-    notebook = new_notebook(
-        cells=[_tidy_cell(cell) for cell in jupytext.read(lesson.source).cells], metadata=NOTEBOOK_METADATA
-    )
+    It has the two cells for Google Colab, for the address in `pyproject.toml` if no other `publication` is given.
+    """
+    try:
+        import jupytext
+    except ImportError:
+        raise LessonError(
+            "Lessons are read with jupytext, which is not installed here. From the repository's folder: "
+            "pip install --constraint constraints.txt --editable '.[dev]'"
+        ) from None
+
+    cells = [_tidy_cell(cell) for cell in jupytext.read(lesson.source).cells]
+    try:
+        publication = publication or colab.Publication.of(lesson.root)
+        cells = colab.with_cells(cells, publication, f"{SOLUTIONS}/{lesson.solution.name}")
+    except ValueError as error:
+        raise LessonError(f"{lesson.source.name}: {error}") from None
+    notebook = new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
     _set_ids(notebook)
     problems = [f"{lesson.source.name}: {problem}" for problem in _broken_rules(notebook)]
     if problems:
@@ -112,13 +132,18 @@ def read_source(lesson: Lesson) -> NotebookNode:
 def _tidy_cell(cell: NotebookNode) -> NotebookNode:
     metadata = {key: cell.metadata[key] for key in ("nbgrader", "tags") if key in cell.metadata}
     make = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-    return make(cell.source, metadata=metadata)
+    return make(cell.source, metadata=metadata, id=cell.id)
 
 
 def _set_ids(notebook: NotebookNode) -> None:
-    """Gives each cell its grade_id, or a digest of its text: the same id at every build."""
+    """Gives each cell its grade_id, or a digest of its text: the same id at every build.
+
+    Generated cells keep theirs, whatever address stands in them.
+    """
     taken: set[str] = set()
     for cell in notebook.cells:
+        if colab.is_generated(cell):
+            continue
         wish = _grade_id(cell) or hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         cell.id, n = wish, 1
         while cell.id in taken:
@@ -215,7 +240,7 @@ def _tidy_outputs(cell: NotebookNode, lesson: Lesson) -> None:
         text = json.dumps(output)
         if output.output_type == "stream" and output.name == "stderr":
             raise LessonError(f"{where} writes to standard error:\n{output.text}")
-        for path in {str(Path.home()), str(lesson.source.resolve().parent.parent), sys.prefix}:
+        for path in {str(Path.home()), str(lesson.root.resolve()), sys.prefix}:
             if len(path) > 1 and re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w-])", text):
                 raise LessonError(f"{where} shows a path of this machine: {path}")
 
@@ -313,6 +338,8 @@ def exercise_notebook(solution: NotebookNode, *, with_solutions: bool = True) ->
                 cells.append(_folded("What came out, and what it means", cell))
             continue
         cells.append(_tidy_cell(cell))
+        if cell.id == colab.BADGE:
+            cells[-1].source = cell.source.replace(f"/{SOLUTIONS}/", f"/{EXERCISES}/")
         if name:
             # As nbgrader does: neither can be deleted, and a check cannot be edited.
             cells[-1].metadata["deletable"] = False
@@ -409,7 +436,7 @@ def out_of_step(root: Path) -> list[str]:
         if lesson.exercises.exists() and lesson.exercises.read_text(encoding="utf-8") != expected:
             problems.append(f"{_short(lesson.exercises)} is not what {lesson.source.name} gives")
     known = {lesson.name for lesson in lessons}
-    for folder in ("solutions", "notebooks"):
+    for folder in (SOLUTIONS, EXERCISES):
         for path in sorted((root / folder).glob("*.ipynb")):
             if path.stem not in known:
                 problems.append(f"{_short(path)} has no source solutions/{path.stem}.py")
@@ -422,3 +449,59 @@ def _identity(cell: NotebookNode) -> tuple:
 
 def _short(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
+
+
+# The public address
+
+
+def set_repository(root: Path, name: str) -> None:
+    """Writes the public address (`OWNER/NAME` on GitHub) into `pyproject.toml` and into the cells for Google Colab.
+
+    Nothing is executed, and all other cells stay as they are, with their outputs. Raises `LessonError`, with nothing
+    written, where a notebook is not what its source gives: that may be somebody's work.
+    """
+    lessons = find_lessons(root)
+    pyproject = root / "pyproject.toml"
+    try:
+        publication = colab.Publication.of(root).at(name)
+        text = colab.with_address(pyproject.read_text(encoding="utf-8"), publication.address)
+    except ValueError as error:
+        raise LessonError(str(error)) from None
+    notebooks = [_republished(lesson, publication) for lesson in lessons]
+    for lesson, (solution, exercises) in zip(lessons, notebooks, strict=True):
+        write_notebook(solution, lesson.solution)
+        write_notebook(exercises, lesson.exercises)
+    write_whole(pyproject, text.encode())
+
+
+def _republished(lesson: Lesson, publication: colab.Publication) -> tuple[NotebookNode, NotebookNode]:
+    """The solution, with the outputs that are stored, and the exercises, both with the cells of `publication`."""
+    source = read_source(lesson, publication)
+    exercises = exercise_notebook(source)
+    try:
+        stored = nbformat.read(lesson.solution, as_version=4)
+        opened = nbformat.read(lesson.exercises, as_version=4)
+    except FileNotFoundError as error:
+        raise LessonError(f"{_short(Path(error.filename))} is missing: run `make build` first.") from None
+    for path, old, new in ((lesson.solution, stored, source), (lesson.exercises, opened, exercises)):
+        if [_identity(cell) for cell in _own_cells(old)] != [_identity(cell) for cell in _own_cells(new)]:
+            raise LessonError(
+                f"{_short(path)} is not what {lesson.source.name} gives, so nothing was written. If that is "
+                "somebody's work, keep a copy of it elsewhere; then run `make build` first."
+            )
+    for old, new in zip(_own_cells(stored), _own_cells(source), strict=True):
+        if new.cell_type == "code":
+            new.outputs, new.execution_count = old.outputs, old.execution_count
+    executed = [cell for cell in source.cells if cell.cell_type == "code" and cell.source.strip()]
+    if all(cell.execution_count is not None for cell in executed if not colab.is_generated(cell)):
+        for count, cell in enumerate(executed, start=1):
+            cell.execution_count = count
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = count
+    source.metadata = stored.metadata
+    return source, exercises
+
+
+def _own_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if not colab.is_generated(cell)]

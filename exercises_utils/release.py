@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from exercises_utils import colab
 from exercises_utils.lessons import LessonError, exercise_notebook, find_lessons, read_source, write_notebook
 
 README = """\
@@ -44,6 +45,8 @@ def write_release(root: Path, out: Path, *, with_solutions: bool) -> None:
         lessons = find_lessons(root)
         for lesson in lessons:
             notebook = exercise_notebook(read_source(lesson), with_solutions=with_solutions)
+            # The badge would lead to the public notebooks, and these have the solutions.
+            notebook.cells = [cell for cell in notebook.cells if cell.id != colab.BADGE]
             write_notebook(notebook, folder / "notebooks" / lesson.exercises.name)
         for name in ("LICENSE", "constraints.txt"):
             shutil.copy(root / name, folder)

@@ -8,6 +8,9 @@ LESSON = '''\
 # %% [markdown]
 # # 01 · A lesson for the tests
 
+# %% [markdown]
+# ## Setup
+
 # %%
 from types import SimpleNamespace
 
@@ -42,10 +45,21 @@ checks.winner(winner)
 print("an interactive figure")
 '''  # noqa: E501
 
+PYPROJECT = """\
+[project]
+name = "small-course"
+version = "1.2.3"
+
+# The address.
+[project.urls]
+Repository = "https://github.com/ADDRESS-NOT-SET/small-course"
+"""
+
 
 @pytest.fixture
 def lesson_folder(tmp_path: Path) -> Path:
     """A repository with one small lesson, not yet built."""
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     (tmp_path / "solutions").mkdir()
     (tmp_path / "solutions" / "01_small.py").write_text(LESSON, encoding="utf-8")
     return tmp_path

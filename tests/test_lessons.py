@@ -156,6 +156,7 @@ def test_build_executes_and_is_the_same_every_time(lesson_folder, lesson):
         "01_small.ipynb",
         "01_small.ipynb",
         "01_small.py",
+        "pyproject.toml",
     ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from exercises_utils import colab
 from exercises_utils.lessons import LessonError, exercise_notebook, find_lessons, read_source
 from exercises_utils.release import write_release
 
@@ -83,6 +84,42 @@ def test_it_is_complete_and_small(graded):
         assert "output_type" not in notebook.read_text()
 
 
+def test_the_wheel_has_every_file_of_the_package_and_every_weight(graded):
+    """What Colab and a student install: it finds weights, evidence and the folders of larger models in itself."""
+    packed = set(zipfile.ZipFile(next(graded.glob("*.whl"))).namelist())
+    listed = subprocess.run(
+        ["git", "ls-files", "exercises_utils", "checkpoints"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    expected = {
+        name if name.startswith("exercises_utils/") else f"exercises_utils/_{name}"
+        for name in listed.stdout.splitlines()
+        if (ROOT / name).is_file()
+    }
+    assert len(expected) > 100
+    assert expected - packed == set()
+
+
+@pytest.mark.parametrize("with_solutions", [True, False])
+def test_its_notebooks_have_no_badge_and_a_setup_that_does_nothing_here(
+    graded, tmp_path, monkeypatch, capsys, with_solutions
+):
+    """The badge would open the public notebook, whose solutions are one click away."""
+    out = graded
+    if with_solutions:
+        out = tmp_path / "out"
+        monkeypatch.setattr("exercises_utils.release._build_wheel", lambda root, folder: folder / "x.whl")
+        write_release(ROOT, out, with_solutions=True)
+    for path in sorted((out / "notebooks").glob("*.ipynb")):
+        cells = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
+        assert colab.BADGE not in cells
+        exec(cells[colab.SETUP].source, {})
+    assert capsys.readouterr().out == ""
+
+
 def test_an_installed_wheel_finds_its_weights_and_their_evidence(graded, tmp_path):
     target = tmp_path / "site"
     wheel = next(graded.glob("*.whl"))
@@ -124,4 +161,4 @@ def test_a_release_that_fails_leaves_nothing(lesson_folder):
     out = lesson_folder / "out"
     with pytest.raises(FileNotFoundError):
         write_release(lesson_folder, out, with_solutions=True)
-    assert [path.name for path in lesson_folder.iterdir()] == ["solutions"]
+    assert sorted(path.name for path in lesson_folder.iterdir()) == ["pyproject.toml", "solutions"]
