@@ -8,6 +8,7 @@ numbers filled in and a condition each: a page with a claim that its figures do 
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -112,23 +113,26 @@ def page(all_figures: Mapping[str, Mapping[str, Figures]], modules: Mapping[str,
         "",
         "## What they have in common",
         "",
-        _paragraph(all_figures, modules, "in_common"),
+        *_claims(all_figures, modules, "in_common"),
         "",
         "## What each has of its own",
         "",
-        _paragraph(all_figures, modules, "of_its_own"),
+        *_claims(all_figures, modules, "of_its_own"),
         "",
         _HOW,
     ]
     for challenge, models in all_figures.items():
-        lines += ["", f"## {_title(challenge)}", "", *_table(models)]
+        lines += ["", f"## {_title(challenge)}"]
         for name in pictures(challenge, models):
             lines += ["", f"![{_ALT[name].format(_title(challenge))}](figures/{challenge}-{name}.png)"]
+        lines += ["", *_table(models)]
     return "\n".join(lines) + "\n"
 
 
 _HOW = (
-    "**How to read the tables.** *Lesson*: the exercises whose checks pass on this model, of all. *Accuracy*: of single "
+    '**How to read the figures and tables.** *Slices*: "all" is data as in training, where every number of a list or digit '
+    'of a sum has to be right ("fresh data" counts single answers); the others are hard ones, described in the cards beside '
+    "the weights. *Lesson*: the exercises whose checks pass on this model, of all. *Accuracy*: of single "
     "answers, on fresh data. *Circuit*: what the model still does with everything outside the lesson's circuit replaced, "
     "as a share of the way from chance to the whole model; its rank among all sets of as many members, or the share of "
     "1,000 random circuits of its size that keep less; *twin*: the same circuit in a model with random weights. "
@@ -148,19 +152,17 @@ def _title(challenge: str) -> str:
     return challenge.replace("_", " ").capitalize()
 
 
-def _paragraph(
+def _claims(
     all_figures: Mapping[str, Mapping[str, Figures]], modules: Mapping[str, Any], kind: str
-) -> str:
-    claims = [] if kind == "of_its_own" else _in_all(all_figures)
-    claims += [
-        claim
-        for challenge, models in all_figures.items()
-        for claim in getattr(modules[challenge], kind)(models)
-    ]
-    broken = [claim.text for claim in claims if not claim.holds]
+) -> list[str]:
+    """What is said: of all challenges in a paragraph, then of each in an item of a list."""
+    of_all = _in_all(all_figures) if kind == "in_common" else []
+    of_each = {name: getattr(modules[name], kind)(models) for name, models in all_figures.items()}
+    broken = [claim.text for claim in [*of_all, *chain(*of_each.values())] if not claim.holds]
     if broken:
         raise lessons.LessonError("The figures do not bear this out:\n" + "\n".join(broken))
-    return " ".join(claim.text for claim in claims)
+    lines = [" ".join(claim.text for claim in of_all), ""] if of_all else []
+    return lines + ["- " + " ".join(claim.text for claim in claims) for claims in of_each.values()]
 
 
 def _in_all(all_figures: Mapping[str, Mapping[str, Figures]]) -> list[Claim]:
@@ -182,8 +184,8 @@ def _in_all(all_figures: Mapping[str, Mapping[str, Figures]]) -> list[Claim]:
         ),
         Claim(
             f"The explanation predicts each of them better than the perfect algorithm does ({span(simulated)}; 0.50), and "
-            f"{min(fooled):.0%} or more of the counterexamples fool it, where {max(by_chance):.1%} of random "
-            "inputs do at most.",
+            f"{100 * min(fooled):.0f} % or more of the counterexamples fool it, where {100 * max(by_chance):.2f} % of "
+            "random inputs do at most.",
             min(simulated) > 0.6 and min(fooled) >= 0.8 and max(by_chance) < 0.1,
         ),
     ]
