@@ -3,10 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -149,20 +150,25 @@ def verify(
 
     Where EXERCISES_PUBLISHED_DIR says where the write-ups' own models are, on these as well.
     """
-    failures = []
-    chosen = lessons.find_lessons(repository(), lesson or ())
-    with _progress() as progress:
-        for item in chosen:
-            source = lessons.read_source(item)
-            instances = _instances(item.challenge, instance)
-            if not instances:
-                failures.append(f"{item.name}: there are no weights in checkpoints/{item.challenge}.")
-            for name in instances:
-                settings = environment(EXERCISES_STRICT="1", EXERCISES_INSTANCE=name)
-                try:
-                    lessons.execute(item, source, settings, _bar(progress, f"{item.name} on {name}"))
-                except lessons.LessonError as error:
-                    failures.append(f"On {name}: {error}")
+    failures, runs = [], []
+    for item in lessons.find_lessons(repository(), lesson or ()):
+        instances = _instances(item.challenge, instance)
+        if not instances:
+            failures.append(f"{item.name}: there are no weights in checkpoints/{item.challenge}.")
+        runs += [(item, name) for name in instances]
+
+    def failure(item: lessons.Lesson, name: str, on_cell: Callable[[int, int], Any]) -> str | None:
+        settings = environment(EXERCISES_STRICT="1", EXERCISES_INSTANCE=name)
+        try:
+            lessons.execute(item, lessons.read_source(item), settings, on_cell)
+        except lessons.LessonError as error:
+            return f"On {name}: {error}"
+        return None
+
+    # Each run is a process of its own: as many at a time as there are processors, and memory for (1 GB each).
+    with _progress() as progress, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        bars = [_bar(progress, f"{item.name} on {name}") for item, name in runs]
+        failures += filter(None, pool.map(failure, *zip(*runs, strict=True), bars) if runs else ())
     if failures:
         raise lessons.LessonError("\n\n".join(failures))
 
@@ -298,8 +304,14 @@ def _progress() -> Progress:
 
 
 def _bar(progress: Progress, description: str) -> Callable[[int, int], None]:
-    task = progress.add_task(description)
-    return lambda done, of: progress.update(task, completed=done, total=of)
+    """What moves a bar; its time counts from the first call."""
+    task = progress.add_task(description, start=False)
+
+    def move(done: int, of: int) -> None:
+        progress.start_task(task)
+        progress.update(task, completed=done, total=of)
+
+    return move
 
 
 def main(arguments: list[str] | None = None) -> None:
