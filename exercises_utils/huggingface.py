@@ -44,7 +44,7 @@ from transformers.utils import logging as transformers_logging
 
 from exercises_utils.architecture import QwenConfig
 from exercises_utils.checkpoints import WEIGHTS, MissingWeightsError, WrongWeightsError
-from exercises_utils.models import default_device, separate_hooks
+from exercises_utils.models import default_device, separate_hooks, take_tokens_from_anywhere
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 """What a folder holds beside its weights."""
@@ -183,6 +183,7 @@ def build(
         block.ln2.__class__ = _HookedMiddleNorm
     model.ln_final.__class__ = _HookedNorm
     separate_hooks(model)
+    take_tokens_from_anywhere(model)
     model.set_use_attn_result(True)
     model.enable_compatibility_mode(
         disable_warnings=True, no_processing=True

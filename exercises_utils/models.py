@@ -14,6 +14,7 @@ for an interpretability course. The mends are all here; nothing else in the cour
 - Processing centres `W_U` over the output vocabulary and, with LayerNorm, over d_model, whatever the sizes
   (natively the axis is guessed from them, and wrong when d_vocab_out is not d_vocab).
 - A config without attention biases has none (`model.b_Q` then raises). The unembedding's bias is a parameter.
+- Tokens may be on any device: the model takes them to its own. What it gives back is on its own.
 - The model is in evaluation mode and its weights do not ask for gradients (`model.requires_grad_()` if you
   want to train it). No global random state is read or changed.
 
@@ -62,8 +63,12 @@ DEFAULT_INSTANCE = os.environ.get("EXERCISES_INSTANCE", "seed0")
 
 
 def default_device() -> torch.device:
-    """The device that models go to when none is named: the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that models go to when none is named.
+
+    The environment variable EXERCISES_DEVICE names it, cpu or cuda; else it is the GPU if there is one, else the CPU.
+    """
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(os.environ.get("EXERCISES_DEVICE") or automatic)
 
 
 def load_model(
@@ -160,6 +165,7 @@ def build_model(
         weights["unembed.bias"] = torch.zeros(config.d_vocab_out)
     model.load_state_dict(weights, strict=True)
     _give_hooks(model)
+    take_tokens_from_anywhere(model)
     # TransformerLens guesses the axis of the vocabulary from the sizes, so W_U is centred below instead.
     model.enable_compatibility_mode(disable_warnings=True, no_processing=not processed, center_unembed=False)
     if processed:
@@ -215,6 +221,20 @@ def separate_hooks(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is HookPoint:
             module.__class__ = _SeparateHookPoint
+
+
+def take_tokens_from_anywhere(model: Any) -> None:
+    """Let tokens go to the model's device by themselves: data is drawn on the CPU, wherever the model is."""
+
+    def along(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        device = model.embed.original_component.weight.device
+
+        def moved(value: Any) -> Any:
+            return value.to(device) if isinstance(value, Tensor) else value
+
+        return tuple(map(moved, arguments)), {name: moved(value) for name, value in named.items()}
+
+    model.original_model.register_forward_pre_hook(along, with_kwargs=True)
 
 
 @torch.no_grad()

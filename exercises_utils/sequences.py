@@ -41,11 +41,11 @@ def mean_cross_entropy(
     logits: Float[Tensor, "batch answer vocabulary"], labels: Int[Tensor, "batch answer"]
 ) -> Float[Tensor, ""]:
     """The mean cross-entropy over the batch and the answers, in nats."""
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.to(logits.device).flatten())
 
 
 def top_is_right(
     logits: Float[Tensor, "batch answer vocabulary"], labels: Int[Tensor, "batch answer"]
 ) -> Bool[Tensor, "batch answer"]:
     """Whether the top logit is the right one, for each answer."""
-    return logits.argmax(dim=-1) == labels
+    return logits.argmax(dim=-1) == labels.to(logits.device)

@@ -43,6 +43,7 @@ from exercises_utils.llm_multiplication.task import (
     sequences,
     split,
 )
+from exercises_utils.models import default_device
 
 IGNORED = -100
 
@@ -128,7 +129,7 @@ def train(
         raise RuntimeError(
             f"torch {torch.__version__} has no torch.optim.Muon; training needs torch 2.9 or newer."
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: Any = Qwen2ForCausalLM(qwen2_config(settings))

@@ -81,7 +81,9 @@ def margin(
 ) -> Float[Tensor, " input"]:
     """The logit of the wrong answer minus that of the right one, at END: above 0 the model is wrong."""
     palindrome_minus_other = logits[:, -1, 1] - logits[:, -1, 0]
-    return torch.where(right_answers(tokens).bool(), -palindrome_minus_other, palindrome_minus_other)
+    return torch.where(
+        right_answers(tokens).bool().to(logits.device), -palindrome_minus_other, palindrome_minus_other
+    )
 
 
 def kinds(tokens: Int[Tensor, "input 22"]) -> Int[Tensor, " input"]:

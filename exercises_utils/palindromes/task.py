@@ -150,12 +150,12 @@ def str_tokens(tokens: Int[Tensor, " position"]) -> list[str]:
 
 def loss(logits: Float[Tensor, "batch position 2"], data: PalindromeData) -> Float[Tensor, ""]:
     """The mean cross-entropy of the right answer at END, in nats."""
-    return torch.nn.functional.cross_entropy(logits[:, -1], data.is_palindrome.long())
+    return torch.nn.functional.cross_entropy(logits[:, -1], data.is_palindrome.long().to(logits.device))
 
 
 def correct(logits: Float[Tensor, "batch position 2"], data: PalindromeData) -> Bool[Tensor, " batch"]:
     """Whether the larger of the two logits at END is that of the right answer."""
-    return logits[:, -1].argmax(dim=-1).bool() == data.is_palindrome
+    return logits[:, -1].argmax(dim=-1).bool() == data.is_palindrome.to(logits.device)
 
 
 def hard_slices(

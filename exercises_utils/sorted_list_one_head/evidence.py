@@ -89,7 +89,7 @@ def margins(
     logits: Float[Tensor, "input position 50"], tokens: Int[Tensor, "input 22"]
 ) -> Float[Tensor, "input 10"]:
     """At each answer position the logit of the best wrong number minus that of the right one."""
-    at_answers, right = answer_logits(logits), right_answers(tokens)[..., None]
+    at_answers, right = answer_logits(logits), right_answers(tokens)[..., None].to(logits.device)
     best_wrong = at_answers.scatter(-1, right, float("-inf")).max(-1).values
     return best_wrong - at_answers.gather(-1, right)[..., 0]
 

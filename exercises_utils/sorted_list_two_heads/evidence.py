@@ -113,7 +113,7 @@ def margin(
 ) -> Float[Tensor, " input"]:
     """The best wrong logit minus the right one, where that is largest: above 0 an answer of the list is wrong."""
     logits = answer_logits(logits)
-    right = right_answers(tokens)[..., None]
+    right = right_answers(tokens)[..., None].to(logits.device)
     best_wrong = logits.scatter(-1, right, float("-inf")).max(-1).values
     return (best_wrong - logits.gather(-1, right)[..., 0]).max(-1).values
 

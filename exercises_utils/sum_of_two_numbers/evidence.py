@@ -112,7 +112,7 @@ def margin(
     logits: Float[Tensor, "input position 12"], tokens: Int[Tensor, "input 14"]
 ) -> Float[Tensor, " input"]:
     """The largest lead of a wrong answer over the right one, among the four digits: above 0 the model is wrong."""
-    read, right = answer_logits(logits), right_answers(tokens)[..., None]
+    read, right = answer_logits(logits), right_answers(tokens)[..., None].to(logits.device)
     wrong = read.scatter(-1, right, float("-inf")).amax(-1)
     return (wrong - read.gather(-1, right)[..., 0]).amax(-1)
 
