@@ -2211,7 +2211,8 @@ for name, other in models.items():
 # without the other head or the direct path few do.
 #
 # **Where they differ.** How many bands there are, where the borders lie, and how even the split is: in `seed3` one
-# head owns a few numbers only, as in the write-up's model. The task does not fix the division.
+# head owns a few numbers only, as in the write-up's model. The task does not fix the division. (This lesson's answers pass
+# every check on the write-up's own weights, too: `EXERCISES_INSTANCE=published`.)
 #
 # **The exception.** In `seed2` making both heads look spoils a few hundred answers, most of which were right before,
 # and all of them are the same one: 8 is read as 7. In that model 8 is the first number of a band, and the other head,

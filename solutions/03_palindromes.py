@@ -1697,7 +1697,8 @@ for name, table in across.items():
 # verdicts, very unevenly by place. A guess: there, a place in order that is looked at votes against, too. Not tested. Each model
 # has a blind or a weak place (the light cells of the first panel), and nothing in the task says which pair to neglect. And
 # one model has a second route: in `seed4`, swapping the queries at `END` turns some verdicts, and at its weak place half of
-# what it notices arrives so.
+# what it notices arrives so. (This lesson's answers pass every check on the write-up's own weights, too:
+# `EXERCISES_INSTANCE=published`.)
 
 # %% [markdown]
 # ### Does processing the weights change the model? (optional)
