@@ -22,7 +22,9 @@ _ADDRESS = re.compile(r"https://github\.com/([^/]+/[^/]+?)(?:\.git)?/?")
 # GitHub's rules for names: an owner has no underscore, and no hyphen at an end.
 _NAME = re.compile(r"(?!.*\.git$)[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.{1,2}$)[\w.-]{1,100}", re.ASCII)
 
-# `pip list` names each package once, the one that Python would import; its version holds in `pip install`.
+# Colab has some packages twice, Debian's old copy behind its own. `pip list` names the one that Python imports, and names
+# it once: two constraints for one package could not be met. One `pip install` is one transaction: it resolves, fetches and
+# builds everything before it installs anything.
 _SETUP = """\
 # In Google Colab this installs the course (about a minute). Anywhere else it does nothing.
 import importlib.util
