@@ -108,8 +108,11 @@ def _whole_name(value: Any) -> Any:
 
 
 def _indices(index: Any) -> Any:
-    """An index without lists, which PyTorch would put on "meta", where they would lose their values."""
-    if isinstance(index, tuple):
+    """An index without lists of numbers, which PyTorch would put on "meta", where they would lose their values."""
+    several = isinstance(index, tuple) or (
+        isinstance(index, list) and any(isinstance(each, Tensor | slice) for each in index)
+    )
+    if several:
         return tuple(map(_indices, index))
     return torch.tensor(index, dtype=None if index else torch.long) if isinstance(index, list) else index
 

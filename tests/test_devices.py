@@ -50,6 +50,7 @@ def test_the_stand_in_refuses_what_a_gpu_refuses():
         assert there.cpu().equal(torch.arange(6.0).view(2, 3))
         assert (there * torch.tensor(2.0)).tolist() == [[0, 2, 4], [6, 8, 10]]
         assert there[index].tolist() == [[3, 4, 5], [0, 1, 2]]
+        assert there[[index, torch.tensor([2, 0])]].tolist() == there[[1, 0], [2, 0]].tolist() == [5, 0]
         there[index == 1] = torch.tensor(9.0)
         there += 1
         assert there.sum().item() == 45
