@@ -2,6 +2,7 @@
 
     python benchmarks/patching.py bundled       # the bundled model of lesson 05: every site, seconds
     python benchmarks/patching.py full-size     # Qwen2.5-0.5B's sizes, random weights: 20 minutes or so, 8 GB
+    python benchmarks/patching.py full-size --device cuda     # seconds by the clock, the GPU's work awaited
 
 The sweeps are those of write-up 004: residual stream, attention out and MLP out at every layer and position, and z,
 values and pattern at every layer and head. At full size the library runs a sample of the sites, spread over layers and
@@ -67,16 +68,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("size", choices=("bundled", "full-size"))
-    full = parser.parse_args().size == "full-size"
+    parser.add_argument("--device", default="cpu", help="cpu (CPU-seconds, the default), or cuda (seconds)")
+    arguments = parser.parse_args()
+    full, device = arguments.size == "full-size", torch.device(arguments.device)
+    unit = "CPU-s" if device.type == "cpu" else "s"
     console = Console(width=None if sys.stdout.isatty() else 120)
     model = (
-        build(QWEN, random_weights(QWEN, seed=0)) if full else load_model("llm_multiplication", device="cpu")
+        build(QWEN, random_weights(QWEN, seed=0), device=device)
+        if full
+        else load_model("llm_multiplication", device=device)
     )
     # The write-up multiplies five digits by five; the bundled model three by two.
-    clean, corrupted = pairs((5, 5) if full else (3, 2))
+    clean, corrupted = (tokens.to(device) for tokens in pairs((5, 5) if full else (3, 2)))
     first = int((clean != corrupted).any(0).long().argmax())
-    answers = torch.arange(N_PAIRS * 2).view(N_PAIRS, 2) % 10 + 1
-    columns = ("library, CPU-s", "ours, CPU-s", "at matmul speed, CPU-s", "ratio", "floor", "difference")
+    answers = torch.arange(N_PAIRS * 2, device=device).view(N_PAIRS, 2) % 10 + 1
+    columns = (
+        f"library, {unit}",
+        f"ours, {unit}",
+        f"at matmul speed, {unit}",
+        "ratio",
+        "floor",
+        "difference",
+    )
     table = Table("sweep", "sites", *columns)
     totals = [0.0] * 4
     for activation in SWEEPS:
@@ -84,7 +97,7 @@ def main() -> None:
             model, clean, corrupted, answers, activation, first, 2 if full else None
         )
         operations = floor * sites * whole_pass(model.cfg, clean.shape[1]) * N_PAIRS
-        fastest = operations / matmul_speed(model.cfg.d_model, model.cfg.d_mlp)
+        fastest = operations / matmul_speed(model.cfg.d_model, model.cfg.d_mlp, device)
         for index, seconds in enumerate((slow, ours, fastest, floor * slow)):
             totals[index] += seconds
         table.add_row(
@@ -97,7 +110,7 @@ def main() -> None:
             f"{floor:.3f}",
             f"{difference:.0e}",
         )
-        console.print(f"{activation}: {slow:.1f} and {ours:.1f} CPU-s")
+        console.print(f"{activation}: {slow:.1f} and {ours:.1f} {unit}")
     table.add_row(
         "all",
         "",
@@ -111,7 +124,9 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     console.print(
         f"{N_PAIRS} pairs of {clean.shape[1]} tokens that differ from position {first} on; "
-        f"{torch.get_num_threads()} threads; torch {torch.__version__}; peak memory {peak:.1f} GB."
+        f"{torch.get_num_threads()} threads; torch {torch.__version__}; peak memory {peak:.1f} GB"
+        + ("" if device.type == "cpu" else f" of the host; {torch.cuda.get_device_name(device)}")
+        + "."
         + (" The library ran 12 sites a sweep, scaled." if full else "")
     )
 
@@ -125,7 +140,9 @@ def compare(
     first: int,
     sample: int | None,
 ) -> tuple[int, float, float, float, float]:
-    """The number of sites, the library's and our CPU-seconds for all of them, the floor, the largest difference."""
+    """The number of sites, the library's and our seconds for all of them, the floor, the largest difference."""
+
+    device = clean.device
 
     def mean_difference(logits: Tensor) -> Tensor:
         return (logits[:, -1, 0] - logits[:, -1, 1]).mean()
@@ -133,22 +150,22 @@ def compare(
     def from_all(logits: Tensor) -> Tensor:
         return mean_difference(logits[:, -1:].gather(-1, answers[:, None]))
 
-    start = time.process_time()
+    start = clock(device)
     ours = get_act_patch(
         model, clean, corrupted, mean_difference, activation, answers=answers, progress=False
     )
-    our_seconds = time.process_time() - start
+    our_seconds = clock(device) - start
     n_layers, n_sites = ours.shape
     chosen = [(layer, site) for layer in range(n_layers) for site in range(n_sites)]
     if sample is not None:
         layers = [0, 1, n_layers // 3, n_layers // 2, n_layers - 2, n_layers - 1]
         chosen = [(layer, site) for layer in layers for site in (n_sites // 2, n_sites - 1)]
     axes = ("layer", "pos" if activation in AT_POSITIONS else "head")
-    start = time.process_time()
+    start = clock(device)
     with contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
         _, cache = model.run_with_cache(clean)
-        once = time.process_time() - start
-        start = time.process_time()
+        once = clock(device) - start
+        start = clock(device)
         values = SWEEPS[activation](
             model,
             corrupted,
@@ -157,7 +174,7 @@ def compare(
             index_axis_names=None,
             index_df=pd.DataFrame(chosen, columns=list(axes)),
         )
-    library_seconds = once + (time.process_time() - start) * ours.numel() / len(chosen)
+    library_seconds = once + (clock(device) - start) * ours.numel() / len(chosen)
     difference = max(
         abs(float(ours[site]) - float(value)) for site, value in zip(chosen, values, strict=True)
     )
@@ -204,16 +221,26 @@ def whole_pass(cfg: Any, n_positions: int) -> int:
     return n_positions * (cfg.n_layers * sum(of_layer(cfg)) + cfg.d_model * cfg.d_vocab)
 
 
+def clock(device: torch.device) -> float:
+    """CPU-seconds, or seconds by the clock once the GPU has done what it was given."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 @functools.cache
-def matmul_speed(d_model: int, d_mlp: int, n_rows: int = 2048, n_times: int = 5) -> float:
-    """Multiply-adds a CPU-second of one large product with an MLP's weights: the best of `n_times`."""
-    x, weight = torch.randn(n_rows, d_model), torch.randn(d_mlp, d_model)
+def matmul_speed(
+    d_model: int, d_mlp: int, device: torch.device, n_rows: int = 2048, n_times: int = 5
+) -> float:
+    """Multiply-adds a second of one large product with an MLP's weights: the best of `n_times`."""
+    x, weight = (torch.randn(shape, device=device) for shape in ((n_rows, d_model), (d_mlp, d_model)))
     best = 0.0
     for _ in range(n_times):
-        start = time.process_time()
+        start = clock(device)
         for _ in range(10):
             torch.nn.functional.linear(x, weight)
-        best = max(best, 10 * n_rows * weight.numel() / (time.process_time() - start))
+        best = max(best, 10 * n_rows * weight.numel() / (clock(device) - start))
     return best
 
 
