@@ -237,7 +237,7 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
     # Where tests check types at run time, it is a decorator that does: no part of an explanation.
     read, features = inspect.unwrap(read), inspect.unwrap(features)
     tokens = _held_out_inputs(5000)
-    right, answers = evidence_task.right_answers(tokens), evidence_task.answers(model(tokens))
+    right, answers = evidence_task.right_answers(tokens), evidence_task.answers(model(tokens)).cpu()
     length = read(tokens)[2]
     readout = []
     for place in (2, 3):
