@@ -70,7 +70,7 @@ browser: $(VENV)/.dev chromium ## run the notebooks in JupyterLab in a real brow
 
 colab: export OMP_NUM_THREADS = 1
 colab: $(VENV)/.dev ## run the notebooks as Google Colab would
-	$(PYTEST) -m colab tests/colab
+	$(PYTEST) -n 2 -m colab tests/colab
 
 clean: ## remove what make installed
 	rm -rf $(VENV) .colab .mypy_cache .pytest_cache .ruff_cache

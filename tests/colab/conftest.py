@@ -1,39 +1,23 @@
 """The table that the runs in Colab leave at the end."""
 
-from dataclasses import dataclass, field
-
-import pytest
 from rich.console import Console
 from rich.table import Table
 
 
-@dataclass
-class Report:
-    """Where the notebooks ran, and a row for each."""
-
-    place: str = ""
-    rows: list[tuple[str, ...]] = field(default_factory=list)
-
-
-REPORT = pytest.StashKey[Report]()
-
-
-def pytest_configure(config):
-    config.stash[REPORT] = Report()
-
-
-@pytest.fixture(scope="session")
-def report(pytestconfig):
-    return pytestconfig.stash[REPORT]
-
-
-def pytest_terminal_summary(config):
-    report = config.stash[REPORT]
-    if not report.rows:
+def pytest_terminal_summary(terminalreporter):
+    stats = terminalreporter.stats
+    reports = [report for outcome in ("passed", "failed") for report in stats.get(outcome, [])]
+    runs = [
+        found for report in reports if "notebook" in (found := dict(getattr(report, "user_properties", [])))
+    ]
+    runs = {run["notebook"]: run for run in runs}  # each is reported for its setup, its call, its end
+    if not runs:
         return
-    table = Table(title=f"Google Colab, simulated: {report.place}")
-    for name in ("notebook", "setup cell, s", "in all, s", "figures", "widgets", "added", "changed"):
+    table = Table(
+        title="Google Colab, simulated: " + ", ".join(sorted({run.pop("place") for run in runs.values()}))
+    )
+    for name in next(iter(runs.values())):
         table.add_column(name, justify="left" if name == "notebook" else "right", overflow="fold")
-    for row in report.rows:
-        table.add_row(*row)
+    for _, run in sorted(runs.items()):
+        table.add_row(*run.values())
     Console(width=120).print(table)

@@ -10,6 +10,7 @@ The environment of Colab is made once, in `.colab/`: some minutes, and some giga
 only. Each notebook gets a copy of it, by hard links.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -75,31 +76,36 @@ def colab_python():
 
 
 @pytest.fixture(scope="session")
-def base(report):
+def base():
     """An environment with Colab's packages, made once for each list of them."""
     python = colab_python()
-    version = run(python, "-c", "import platform; print(platform.python_version())").strip()
-    recipe = [version, PACKAGES.read_text(), json.dumps(STAND_IN), IMPORTED_ALREADY]
+    recipe = [run(python, "--version"), PACKAGES.read_text(), json.dumps(STAND_IN), IMPORTED_ALREADY]
     folder = CACHE / hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:12]
-    if not folder.is_dir():
-        unfinished = folder.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        run(python, "-m", "venv", unfinished)
-        install = [unfinished / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        names = [line for line in PACKAGES.read_text().splitlines() if line and not line.startswith("#")]
-        # PyTorch brings what its build needs; the others are held together by Colab, not by their own metadata.
-        pytorch = [name for name in names if name.startswith("torch")]
-        run(*install, "--extra-index-url", PYTORCH_INDEX, *pytorch)
-        run(*install, "--no-deps", *(name for name in names if name not in pytorch))
-        site = site_packages(unfinished)
-        (site / "google" / "colab").mkdir(parents=True)
-        for name, text in STAND_IN.items():
-            (site / "google" / "colab" / name).write_text(text)
-        (site / "sitecustomize.py").write_text(IMPORTED_ALREADY)
-        unfinished.rename(folder)
-    versions = installed(folder)
-    report.place = f"Python {version}, torch {versions['torch']}, plotly {versions['plotly']}"
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run beside these wait, instead of making another
+        if not folder.is_dir():
+            make_base(python, folder)
     return folder
+
+
+def make_base(python, folder):
+    """Whole or not at all."""
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    run(python, "-m", "venv", unfinished)
+    install = [unfinished / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    names = [line for line in PACKAGES.read_text().splitlines() if line and not line.startswith("#")]
+    # PyTorch brings what its build needs; the others are held together by Colab, not by their own metadata.
+    pytorch = [name for name in names if name.startswith("torch")]
+    run(*install, "--extra-index-url", PYTORCH_INDEX, *pytorch)
+    run(*install, "--no-deps", *(name for name in names if name not in pytorch))
+    site = site_packages(unfinished)
+    (site / "google" / "colab").mkdir(parents=True)
+    for name, text in STAND_IN.items():
+        (site / "google" / "colab" / name).write_text(text)
+    (site / "sitecustomize.py").write_text(IMPORTED_ALREADY)
+    unfinished.rename(folder)
 
 
 def site_packages(environment):
@@ -265,7 +271,7 @@ def html(output):
 
 @pytest.mark.parametrize("folder", ["notebooks", "solutions"])
 @pytest.mark.parametrize("lesson", find_lessons(ROOT), ids=lambda lesson: lesson.name)
-def test_a_notebook_runs_unmodified(lesson, folder, published, session, report):
+def test_a_notebook_runs_unmodified(lesson, folder, published, session, record_property):
     """From "run all" to the last cell: no error, no restart, and no package that Colab has at another version."""
     notebook = nbformat.read(published.folder / folder / f"{lesson.name}.ipynb", as_version=4)
     sources = [cell.source for cell in notebook.cells]
@@ -283,17 +289,18 @@ def test_a_notebook_runs_unmodified(lesson, folder, published, session, report):
     # Plotly shows its figures in Colab as HTML, each with plotly.js.
     figures = [o for _, o in outputs(notebook) if PLOTLY in o.get("data", {}) or "Plotly.newPlot" in html(o)]
     widgets = [o for _, o in outputs(notebook) if 'class="cv-' in html(o)]
-    report.rows.append(
-        (
-            f"{folder}/{lesson.name}",
-            f"{seconds[colab.SETUP]:.0f}",
-            f"{total:.0f}",
-            str(len(figures)),
-            str(len(widgets)),
-            str(len(added)),
-            ", ".join(changed) or "0",
-        )
-    )
+    site = site_packages(session.environment)
+    for name, value in {
+        "notebook": f"{folder}/{lesson.name}",
+        "setup cell, s": f"{seconds[colab.SETUP]:.0f}",
+        "in all, s": f"{total:.0f}",
+        "figures": str(len(figures)),
+        "widgets": str(len(widgets)),
+        "added": str(len(added)),
+        "changed": ", ".join(changed) or "0",
+        "place": f"{site.parent.name}, torch {before['torch']}, plotly {before['plotly']}",
+    }.items():
+        record_property(name, value)
     assert changed == {}
     assert "mechinterp-exercises" in added
     assert [cell.source for cell in notebook.cells] == sources
