@@ -96,7 +96,7 @@ def _widget(element: str, properties: dict[str, object]) -> str:
         _sent_with = name
     else:
         loader = ""
-    return f"""<div class="{name}" style="margin:12px 0;background:white;color:#222">
+    return f"""<div class="{name}" style="margin:12px 0;padding:6px 10px;background:white;color:#222">
 Interactive figure: run the cell of the lesson's first interactive figure, then this cell.</div>
 <script>{loader}(async () => {{
   const box = document.querySelector("div.{name}:not([data-drawn])");
