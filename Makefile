@@ -66,7 +66,7 @@ build: $(VENV)/.dev chromium ## solutions -> executed solutions -> exercise note
 
 browser: export OMP_NUM_THREADS = 1
 browser: $(VENV)/.dev chromium ## run the notebooks in JupyterLab in a real browser
-	$(PYTEST) -m browser tests/browser
+	$(PYTEST) -n 2 --dist load -m browser tests/browser
 
 colab: export OMP_NUM_THREADS = 1
 colab: $(VENV)/.dev ## run the notebooks as Google Colab would
