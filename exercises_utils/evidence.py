@@ -658,7 +658,7 @@ def score_answers(
     answers: Int[Tensor, "input ..."] | Bool[Tensor, "input ..."], pool: Pool, n_numbers: int = 0
 ) -> SimulationScore:
     """The score of answers that somebody predicted for the pool: `simulation_score` without running anything."""
-    right = pool.model_is_right
+    answers, right = answers.cpu(), pool.model_is_right
     agrees = answers == pool.model_answers
     kinds = torch.broadcast_to(pool.kinds.reshape(-1, *[1] * (right.ndim - 1)), right.shape)
     cells = (kinds * 2 + right.long()) * 2 + agrees.long()

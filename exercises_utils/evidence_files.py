@@ -84,7 +84,7 @@ class Evidence:
 def accuracy(task: EvidenceTask, tokens: Int[Tensor, "input position"]) -> Callable[[Tensor], float]:
     """The metric of the stored circuits: from the logits for `tokens` to the share of right answers."""
     right = task.right_answers(tokens)
-    return lambda logits: float((task.answers(logits).cpu() == right).double().mean())
+    return lambda logits: float((task.answers(logits).cpu() == right.cpu()).double().mean())
 
 
 def evidence_path(weights: Path) -> Path:

@@ -83,8 +83,8 @@ def load_hub(
 ) -> TransformerBridge:
     """The model of an address, or of a local folder that must be the same one.
 
-    Prints one line: how much memory it needs, how much is free, and the number type. That is float32 where there is
-    room, else bfloat16.
+    It goes to `models.default_device()`, the GPU if there is one, unless `device` says otherwise. Prints one line: how
+    much memory it needs, how much is free, and the number type. That is float32 where there is room, else bfloat16.
 
     Raises:
         HubError: it cannot be fetched.

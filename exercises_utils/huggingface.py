@@ -44,7 +44,7 @@ from transformers.utils import logging as transformers_logging
 
 from exercises_utils.architecture import QwenConfig
 from exercises_utils.checkpoints import WEIGHTS, MissingWeightsError, WrongWeightsError
-from exercises_utils.models import default_device, separate_hooks, take_tokens_from_anywhere
+from exercises_utils.models import lesson_device, separate_hooks, take_tokens_from_anywhere
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 """What a folder holds beside its weights."""
@@ -90,8 +90,8 @@ def load_folder(
 ) -> TransformerBridge:
     """The model in a folder, with hooks and its tokenizer, in evaluation mode. Only safetensors are read.
 
-    `dtype` is float32 unless said otherwise. What a folder should hold is not known here: `models.load_model` checks a
-    folder against its card first.
+    `dtype` is float32 and `device` is `models.lesson_device()` unless said otherwise. What a folder should hold is not
+    known here: `models.load_model` checks a folder against its card first.
 
     Raises:
         MissingWeightsError: the folder lacks a file.
@@ -157,7 +157,7 @@ def build(
     )
     if wrong:
         raise WrongWeightsError(f"These weights do not belong to this config: {', '.join(wrong[:5])}.")
-    device = default_device() if device is None else torch.device(device)
+    device = lesson_device() if device is None else torch.device(device)
     dtype = dtype or torch.float32
     with _quiet(), torch.random.fork_rng(devices=[]):
         plain: Any = Qwen2ForCausalLM.from_pretrained(

@@ -55,6 +55,7 @@ __all__ = [
     "PlainTransformer",
     "build_model",
     "default_device",
+    "lesson_device",
     "load_model",
     "model_and_card",
 ]
@@ -63,12 +64,21 @@ DEFAULT_INSTANCE = os.environ.get("EXERCISES_INSTANCE", "seed0")
 
 
 def default_device() -> torch.device:
-    """The device that models go to when none is named.
+    """Where much work is done when no device is named: a language model from the hub, and training.
 
     The environment variable EXERCISES_DEVICE names it, cpu or cuda; else it is the GPU if there is one, else the CPU.
     """
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(os.environ.get("EXERCISES_DEVICE") or automatic)
+
+
+def lesson_device() -> torch.device:
+    """Where the lessons' small models go when no device is named: the CPU, also where there is a GPU.
+
+    They have a million parameters at most, so a GPU has nothing to gain, and what a learner makes (`torch.arange(n)`,
+    fresh data) is on the CPU and meets them there. The environment variable EXERCISES_DEVICE names another device.
+    """
+    return torch.device(os.environ.get("EXERCISES_DEVICE") or "cpu")
 
 
 def load_model(
@@ -81,9 +91,9 @@ def load_model(
 
     `instance` is a name such as "seed0" (the default; the environment variable EXERCISES_INSTANCE changes it)
     or the path of a `.safetensors` file, or of a model's folder, with its card beside it. A name such as
-    "qwen2.5-0.5b" is of a model on the hub, fetched when it is asked for (see `hub`). `processed` folds the
-    weights of LayerNorm or RMSNorm, the value biases and the means that change no probability (see `build_model`
-    and `huggingface`).
+    "qwen2.5-0.5b" is of a model on the hub, fetched when it is asked for (see `hub`). Without a `device`, that one
+    goes to `default_device()` and all others go to `lesson_device()`. `processed` folds the weights of LayerNorm or
+    RMSNorm, the value biases and the means that change no probability (see `build_model` and `huggingface`).
 
     Raises a `CheckpointError` that says what is wrong with the file, or which challenges and instances exist.
 
@@ -143,7 +153,7 @@ def build_model(
     """
     weights = _random_weights(config, seed) if state_dict is None else dict(state_dict)
     _require_shapes(config, weights)
-    device = default_device() if device is None else torch.device(device)
+    device = lesson_device() if device is None else torch.device(device)
     model: Any = TransformerBridge.boot_native(  # type: ignore[attr-defined]
         TransformerBridgeConfig(
             attn_only=True,

@@ -1,11 +1,23 @@
 """Token sequences, and answers read at several of their positions: what the tasks have in common."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+Drawn = TypeVar("Drawn", bound="TaskData")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a task draws, in tensors: on the CPU, so that a seed gives the same everywhere."""
+
+    def to(self: Drawn, device: str | torch.device) -> Drawn:
+        """The same on a device: `data.to(model.cfg.device)` is where the model is, and so are its labels."""
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def names_of(tokens: Int[Tensor, "..."], special: Mapping[int, str]) -> list[str]:

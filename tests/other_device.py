@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 OTHER = torch.device("cuda:0")
 _ops = torch.ops.aten
+_set_data: Any = Tensor.data.__set__  # type: ignore[attr-defined]
 _CROSSING = {_ops._to_copy, _ops.copy_, _ops.lift_fresh, _ops._local_scalar_dense}
 _INDEXING = {_ops.index, _ops._unsafe_index}
 _INDEXED_WRITING = {_ops.index_put, _ops.index_put_, _ops._index_put_impl_}
@@ -127,9 +128,13 @@ class _Functions(TorchFunctionMode):
             args = tuple(map(_whole_name, args))
         if func in (torch.tensor, torch.as_tensor):
             device = kwargs.pop("device", None)
+            if isinstance(first, list | tuple):  # numbers may be tensors of any device
+                args = (tree_map_only(Elsewhere, lambda value: value.held, first), *args[1:])
             made = func(*args, **kwargs)
             return made if device is None else made.to(device)
         if isinstance(first, Elsewhere):
+            if func == _set_data and isinstance(args[1], Elsewhere):  # how a module goes to another dtype
+                first.held = args[1].held
             if func in (Tensor.__getitem__, Tensor.__setitem__):
                 args = (first, _indices(args[1]), *args[2:])
             if func in (Tensor.numpy, Tensor.__array__):

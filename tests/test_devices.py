@@ -10,10 +10,12 @@ import re
 import pytest
 import torch
 
-from exercises_utils import circuits, evidence, models
+from exercises_utils import circuits, evidence, hub
+from exercises_utils.checkpoints import hub_addresses
 from exercises_utils.evidence_files import accuracy
 from exercises_utils.hooks import HOW, PER_HEAD, ablate, patch, record
-from exercises_utils.models import build_model, default_device, load_model
+from exercises_utils.huggingface import random_model
+from exercises_utils.models import build_model, default_device, lesson_device, load_model
 from exercises_utils.patching import get_act_patch
 from tests.other_device import OTHER, Elsewhere, MixedDevicesError, other_device
 from tools.environment import ROOT
@@ -55,6 +57,8 @@ def test_the_stand_in_refuses_what_a_gpu_refuses():
         there += 1
         assert there.sum().item() == 45
         assert f"{there.max():.1f}" == "10.0"
+        assert torch.tensor([[there[0, 1], 2]]).tolist() == [[10, 2]]
+        assert torch.nn.Linear(3, 1).to("cuda").double()(there.double()).dtype == torch.float64
         assert here.to(there).device == torch.tensor([1], device="cuda").device == OTHER
     assert isinstance(there, Elsewhere)
 
@@ -62,20 +66,53 @@ def test_the_stand_in_refuses_what_a_gpu_refuses():
 # ----------------------------------------------------------------------------------------- where models go
 
 
-def test_models_go_where_the_environment_says(monkeypatch):
-    monkeypatch.setenv("EXERCISES_DEVICE", "meta")
-    assert default_device() == torch.device("meta")
-    monkeypatch.setenv("EXERCISES_DEVICE", "cpu")
+@pytest.fixture
+def with_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert default_device() == torch.device("cpu")
-    for nothing in (
-        lambda: monkeypatch.setenv("EXERCISES_DEVICE", ""),
-        lambda: monkeypatch.delenv("EXERCISES_DEVICE"),
-    ):
-        nothing()
-        assert default_device() == torch.device("cuda")
+    monkeypatch.delenv("EXERCISES_DEVICE", raising=False)
+
+
+def test_much_work_goes_to_the_gpu_and_lessons_do_not(with_a_gpu, monkeypatch):
+    assert (default_device(), lesson_device()) == (torch.device("cuda"), torch.device("cpu"))
+    monkeypatch.setenv("EXERCISES_DEVICE", "")
+    assert (default_device(), lesson_device()) == (torch.device("cuda"), torch.device("cpu"))
+    for named in ("cpu", "cuda", "meta"):
+        monkeypatch.setenv("EXERCISES_DEVICE", named)
+        assert default_device() == lesson_device() == torch.device(named)
+    monkeypatch.delenv("EXERCISES_DEVICE")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert default_device() == torch.device("cpu")
+    assert default_device() == lesson_device() == torch.device("cpu")
+
+
+@pytest.mark.parametrize("challenge", [*CHALLENGES, "llm_multiplication"])
+def test_the_models_of_the_lessons_stay_on_the_cpu(challenge, with_a_gpu, monkeypatch):
+    assert load_model(challenge, "seed0").W_E.device == torch.device("cpu")
+    monkeypatch.setenv("EXERCISES_DEVICE", "cuda")
+    with other_device():
+        assert load_model(challenge, "seed0").W_E.device == OTHER
+
+
+def test_random_models_stay_on_the_cpu(with_a_gpu, monkeypatch):
+    config = module("palindromes", "task").CONFIG
+    assert build_model(config).W_E.device == random_model().W_E.device == torch.device("cpu")
+    monkeypatch.setenv("EXERCISES_DEVICE", "cuda")
+    with other_device():
+        assert build_model(config).W_E.device == random_model().W_E.device == OTHER
+
+
+def test_the_model_from_the_hub_goes_to_the_gpu(with_a_gpu, monkeypatch):
+    address = hub_addresses("llm_multiplication")["qwen2.5-0.5b"]
+    measured, loaded, small = [], [], random_model()
+    monkeypatch.setattr(hub, "free_memory", lambda device: measured.append(device))
+    monkeypatch.setattr(hub, "fetch_hub", lambda where: address.parent)
+    monkeypatch.setattr(hub, "require_weights", lambda folder, where: None)
+    monkeypatch.setattr(hub, "read_config", lambda folder: hub.HubAddress.from_json(address).config)
+    monkeypatch.setattr(hub, "load_folder", lambda _, device, **__: (loaded.append(device), small)[1])
+    load_model("llm_multiplication", "qwen2.5-0.5b")
+    load_model("llm_multiplication", "qwen2.5-0.5b", device="cpu")
+    monkeypatch.setenv("EXERCISES_DEVICE", "cpu")
+    load_model("llm_multiplication", "qwen2.5-0.5b")
+    assert measured == loaded == [torch.device(name) for name in ("cuda", "cpu", "cpu")]
 
 
 def test_a_gpu_that_is_named_and_not_there_is_no_reason_to_use_the_cpu(monkeypatch):
@@ -87,7 +124,7 @@ def test_a_gpu_that_is_named_and_not_there_is_no_reason_to_use_the_cpu(monkeypat
 
 
 def test_devices_are_handled_in_one_place():
-    """Free memory of a GPU is asked of its driver; everything else asks `default_device`, or follows a tensor."""
+    """Free memory of a GPU is asked of its driver; all else asks `default_device`, `lesson_device`, or a tensor."""
     assert len(SOURCES) > 50
     names = re.compile(r"""\.cuda\(|["']cuda[":']|\.to\(\s*["'](?!cpu)|set_default_device|is_available\(\)""")
     found = {
@@ -103,15 +140,19 @@ def test_devices_are_handled_in_one_place():
 
 
 @pytest.mark.parametrize("challenge", CHALLENGES)
-def test_data_is_the_same_wherever_models_go(challenge, monkeypatch):
+def test_data_is_the_same_wherever_it_goes(challenge, monkeypatch):
     task = module(challenge, "task")
     here = task.make_data(size=64, seed=3)
-    monkeypatch.setattr(models, "default_device", lambda: OTHER)
+    monkeypatch.setenv("EXERCISES_DEVICE", "cuda")
     with other_device():
-        there = task.make_data(size=64, seed=3)
-        assert there.tokens.device == torch.device("cpu")
-        assert there.tokens.equal(here.tokens)
-        assert there.labels.equal(here.labels)
+        drawn = task.make_data(size=64, seed=3)
+        assert drawn.tokens.device == torch.device("cpu")
+        there = drawn.to("cuda")
+        assert type(there) is type(here)
+        assert there.tokens.device == there.labels.device == OTHER
+        for data in (drawn, there, there.to("cpu")):
+            assert data.tokens.cpu().equal(here.tokens)
+            assert data.labels.cpu().equal(here.labels)
 
 
 # --------------------------------------------------------------------------------- what the package computes
@@ -148,6 +189,17 @@ def test_the_tasks_judge_logits_wherever_they_are(both):
     both(lambda model, task, of_evidence, data: of_evidence.answers(model(data.tokens)))
     both(lambda model, task, of_evidence, data: of_evidence.margin(model(data.tokens), data.tokens))
     both(lambda model, task, of_evidence, data: accuracy(of_evidence, data.tokens)(model(data.tokens)))
+
+
+def test_data_goes_to_the_model_whole(both):
+    def share(model, task, of_evidence, data):
+        data = data.to(model.cfg.device)
+        logits = model(data.tokens)
+        right = logits[:, -1, : len(data)].argmax(-1) == data.labels.flatten()[: len(data)]
+        assert task.correct(logits, data).device == data.tokens.device
+        return accuracy(of_evidence, data.tokens)(logits) + right.float().mean().item()
+
+    both(share)
 
 
 @pytest.mark.parametrize("activation", PER_HEAD + ("pattern",))

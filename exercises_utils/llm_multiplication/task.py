@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from exercises_utils.sequences import TaskData
+
 CHALLENGE = "llm_multiplication"
 END, TIMES, SPACE, EQUALS = "<|endoftext|>", " x", " ", " ="
 DIGITS = (3, 2)
@@ -73,7 +75,7 @@ UNKNOWN = 14
 
 
 @dataclass(frozen=True)
-class Products:
+class Products(TaskData):
     """Multiplications, one a row. All rows have as many digits to multiply, so all prompts are of one length."""
 
     a: Int[Tensor, " batch"]

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from exercises_utils.architecture import ModelConfig
-from exercises_utils.sequences import names_of
+from exercises_utils.sequences import TaskData, names_of
 from exercises_utils.training import TrainingConfig, as_generator
 
 CHALLENGE = "palindromes"
@@ -54,7 +54,7 @@ DATA = (
 
 
 @dataclass(frozen=True)
-class PalindromeData:
+class PalindromeData(TaskData):
     """Sequences and whether each is a palindrome."""
 
     tokens: Int[Tensor, "batch 22"]

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from exercises_utils.architecture import ModelConfig
-from exercises_utils.sequences import mean_cross_entropy, names_of, top_is_right, whole_numbers
+from exercises_utils.sequences import TaskData, mean_cross_entropy, names_of, top_is_right, whole_numbers
 from exercises_utils.slices import draw_where, slice_on_card
 from exercises_utils.training import TrainingConfig, as_generator
 
@@ -63,7 +63,7 @@ DATA = (
 
 
 @dataclass(frozen=True)
-class SortedListData:
+class SortedListData(TaskData):
     """Lists and their sorted versions, as the model reads them."""
 
     tokens: Int[Tensor, "batch 21"]
