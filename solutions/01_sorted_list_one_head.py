@@ -52,7 +52,7 @@ from exercises_utils.sorted_list_one_head import evidence as evidence_task
 torch.set_grad_enabled(False)
 
 model = load_model("sorted_list_one_head")
-data = task.make_data(size=2000, seed=1)
+data = task.make_data(size=2000, seed=1).to(model.cfg.device)
 
 # %% [markdown]
 # A sequence has 22 tokens. `BOS` (token 50) stands at position 0, the list at positions 1 to 10, `MID` (token 51) at
@@ -533,7 +533,8 @@ def copying_share(ov: Float[Tensor, "d_vocab d_vocab_out"]) -> float:
     """Share of the numbers whose own logit is the highest in their row."""
     ### BEGIN SOLUTION
     numbers = ov[:-2]
-    return (numbers.argmax(-1) == torch.arange(len(numbers))).float().mean().item()
+    own = torch.arange(len(numbers), device=ov.device)
+    return (numbers.argmax(-1) == own).float().mean().item()
     ### END SOLUTION
 
 
@@ -861,7 +862,8 @@ def successor_share(token_scores: Float[Tensor, "d_vocab d_vocab"]) -> float:
     ### BEGIN SOLUTION
     n = len(token_scores) - 2
     favourite = token_scores[: n - 1, :n].argmax(-1)
-    return (favourite == torch.arange(1, n)).float().mean().item()
+    successors = torch.arange(1, n, device=favourite.device)
+    return (favourite == successors).float().mean().item()
     ### END SOLUTION
 
 
@@ -1126,7 +1128,7 @@ for name, rows in {
 
 # %%
 inner = torch.arange(1, 49)
-tips = torch.zeros(50)
+tips = effective.new_zeros(50)
 tips[1:49] = (
     effective[inner, inner]
     - (effective[inner, inner - 1] + effective[inner, inner + 1]) / 2
@@ -1482,7 +1484,7 @@ plotting.line(
 # Only queries are changed: $q' = (e + p_{\text{another position}}) W_Q$. Keys, values and the direct path stay.
 
 # %%
-repeats = task.triple_lists(2000, seed=2)
+repeats = task.triple_lists(2000, seed=2).to(model.cfg.device)
 current = repeats.labels[:, :-1]
 copies = (repeats.labels[:, None] == current[..., None]).sum(-1)
 printed = torch.stack(
@@ -1553,6 +1555,7 @@ slices = {
     "a number three times": task.triple_lists(4000, seed=3),
     "a gap of 20 or more": task.gap_lists(4000, seed=3),
 }
+slices = {name: lists.to(model.cfg.device) for name, lists in slices.items()}
 
 
 def kinds_of_mistake(of):
@@ -1676,7 +1679,7 @@ def mended(of, failing, change, which, on=model):
     last, right = of.labels[lists, answers], of.labels[lists, answers + 1]
     places = which(of.tokens[lists, 1:11], last[:, None], right[:, None])
     generator = torch.Generator().manual_seed(0)
-    place = (torch.rand(places.shape, generator=generator) * places).argmax(-1) + 1
+    place = (torch.rand(places.shape, generator=generator) * places.cpu()).argmax(-1) + 1
     rows = torch.arange(len(lists))
 
     def edit(scores):
@@ -1787,7 +1790,7 @@ number = torch.randint(5, 44, (600, 1), generator=generator)
 shifts = torch.rand(600, 46, generator=generator).argsort(-1)[:, :6]
 others = (number + 3 + shifts) % 50  # all different, none within 2 of the number
 tried = task.from_lists(torch.cat([number.expand(-1, 3), number + 1, others], -1))
-fooled = ~task.correct(model(tried.tokens), tried).all(-1)
+fooled = ~task.correct(model(tried.tokens), tried).all(-1).cpu()
 counterexamples = tried.tokens[fooled][:50]
 ### END SOLUTION
 
@@ -1969,7 +1972,10 @@ def tables_answer(changed):
 ladder = {
     "perfect": scored.perfect,
     "copier": evidence.score_answers(
-        checks.copied_answers.working(copied_answers)(model, pool.tokens), pool
+        checks.copied_answers.working(copied_answers)(
+            model, pool.tokens.to(model.cfg.device)
+        ),
+        pool,
     ).score,
     "tips only": evidence.score_answers(tables_answer(only_tips), pool).score,
     "yours": scored.score,
@@ -2024,7 +2030,7 @@ def findings(other):
     some = task.SortedListData(few)
     all_tables = tables_of(other)
     row = all_tables["ov_token"][:50] + all_tables["ov_position"][1:11].mean(0)
-    tip = torch.zeros(50)
+    tip = row.new_zeros(50)
     tip[1:49] = row[inner, inner] - (row[inner, inner - 1] + row[inner, inner + 1]) / 2
     tip[0], tip[49] = tip[1], tip[48]
     copier = {name: torch.zeros_like(table) for name, table in all_tables.items()}
@@ -2043,11 +2049,11 @@ def findings(other):
         "right answers": share_right(other(few), some),
         "most attention is right": (most == some.labels).float().mean(),
         "own number on top (OV)": (
-            all_tables["ov_token"][:50].argmax(-1) == torch.arange(50)
+            all_tables["ov_token"][:50].argmax(-1).cpu() == torch.arange(50)
         )
         .float()
         .mean(),
-        "successor scored highest (QK)": (best == torch.arange(1, 50)).float().mean(),
+        "successor scored highest (QK)": (best.cpu() == torch.arange(1, 50)).float().mean(),
         "tips only: right": share_right(rebuild(copier, few), some),
         "without tips: right": (off == 0).float().mean(),
         "… off by one at most": (off <= 1).float().mean(),

@@ -53,7 +53,7 @@ from exercises_utils.sorted_list_two_heads import evidence as evidence_task
 torch.set_grad_enabled(False)
 
 model = load_model("sorted_list_two_heads")
-data = task.make_data(size=2000, seed=1)
+data = task.make_data(size=2000, seed=1).to(model.cfg.device)
 HEADS = [(0, head) for head in range(model.cfg.n_heads)]
 HEAD_NAMES = [f"head {layer}.{head}" for layer, head in HEADS]
 NUMBERS = list(range(task.N_NUMBERS))
@@ -115,7 +115,8 @@ checks.answer_probabilities(answer_probabilities)
 
 # %%
 probabilities_of = checks.answer_probabilities.working(answer_probabilities)
-published_draw = task.make_data(size=500, seed=43)  # the lists of the write-up
+# The lists of the write-up:
+published_draw = task.make_data(size=500, seed=43).to(model.cfg.device)
 p = probabilities_of(model, published_draw.tokens)
 print("500 lists, seed 43                this model   write-up's model")
 print(f"mean cross-entropy (nats)           {-p.log().mean():.3f}        0.039")
@@ -1147,7 +1148,7 @@ moved = cache["q", 0].clone()
 moved[:, 11:20] += first_for_all / ln_scale[:, 11:20]
 is_high = data.tokens[:, 11:20] >= 40
 owns = owner[data.labels[:, 1:], None] == torch.arange(
-    model.cfg.n_heads
+    model.cfg.n_heads, device=owner.device
 )  # list, query, head
 owns = owns.transpose(1, 2)  # (list, head, query)
 is_small = (data.tokens[:, :10] <= 10)[:, None, None]  # (list, 1, 1, key)
@@ -1222,7 +1223,7 @@ def near_lists(size, seed):
     return tokens, first[:, 0], query, torch.stack(places, -1)
 
 
-near, d, query, places = near_lists(3000, seed=0)
+near, d, query, places = (t.to(model.cfg.device) for t in near_lists(3000, seed=0))
 rows = torch.arange(len(near))
 logits_near, near_cache = model.run_with_cache(near)
 at_query = near_cache["pattern", 0][rows, :, query]  # (list, head, key)
@@ -1499,6 +1500,7 @@ kinds = {
     "wide gap": task.gap_lists(1000, seed=3),
     "repeats": task.repeat_lists(1000, seed=3),
 }
+kinds = {name: lists.to(model.cfg.device) for name, lists in kinds.items()}
 right_by_kind = {
     name: task.correct(model(some.tokens), some) for name, some in kinds.items()
 }
@@ -1550,7 +1552,7 @@ for name, r in right_by_kind.items():
 # %% nbgrader={"grade": false, "grade_id": "counterexamples", "locked": false, "schema_version": 3, "solution": true, "task": false}
 ### BEGIN SOLUTION
 # A gap of 20 to 25 somewhere: in distribution, and wider than the heads are used to.
-tries = task.gap_lists(4000, seed=5, gap=20)
+tries = task.gap_lists(4000, seed=5, gap=20).to(model.cfg.device)
 typical = evidence_task.in_distribution(tries.tokens)
 margins = evidence_task.margin(model(tries.tokens), tries.tokens).masked_fill(
     ~typical, -torch.inf
@@ -1780,7 +1782,7 @@ plotting.heatmap(
 # good part of these answers would be right. On high lists it skips, or says something that is not there.
 
 # %%
-wide = task.gap_lists(1500, seed=6, gap=13)
+wide = task.gap_lists(1500, seed=6, gap=13).to(model.cfg.device)
 lists = torch.cat([data.tokens, wide.tokens, kinds["wide gap"].tokens])
 lists = task.SortedListData(lists)
 logits_lists, cache_lists = model.run_with_cache(lists.tokens)

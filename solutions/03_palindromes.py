@@ -53,7 +53,7 @@ from exercises_utils.palindromes import evidence as evidence_task
 torch.set_grad_enabled(False)
 
 model = load_model("palindromes")
-data = task.make_data(size=2000, seed=1)
+data = task.make_data(size=2000, seed=1).to(model.cfg.device)
 HEADS = [
     (layer, head)
     for layer in range(model.cfg.n_layers)
@@ -497,7 +497,7 @@ plotting.heatmap_facets(
     unit="score",
 ).show()
 for head, scores in token_scores.items():
-    share = (scores.argmax(-1) == torch.arange(len(scores))).float().mean()
+    share = (scores.argmax(-1).cpu() == torch.arange(len(scores))).float().mean()
     print(
         f"head 0.{head}: the value itself has the highest score in {share:.4f} of the rows"
     )
@@ -1021,7 +1021,7 @@ print(
 )
 ours, library = (
     torch.tensor(scores["K"]).view(2, 2),
-    model.all_composition_scores("K")[0, :, 1],
+    model.all_composition_scores("K")[0, :, 1].cpu(),
 )
 print(
     f"largest difference from TransformerLens's own K scores: {(ours - library).abs().max():.4f}"

@@ -51,7 +51,7 @@ from exercises_utils.sum_of_two_numbers import evidence as evidence_task
 torch.set_grad_enabled(False)
 
 model = load_model("sum_of_two_numbers")
-data = task.make_data(size=2000, seed=1)
+data = task.make_data(size=2000, seed=1).to(model.cfg.device)
 HEADS = [
     (layer, head)
     for layer in range(model.cfg.n_layers)
@@ -830,7 +830,8 @@ def carry_pairs(place, flip, size, seed):
     # The digits before `place` are fed to the model: they must be the same, too.
     same_before = (base.labels[:, :place] == source.labels[:, :place]).all(-1)
     keep = (differs if flip else ~differs) & same_before
-    return task.SumData(base.tokens[keep][:size]), task.SumData(source.tokens[keep][:size])
+    kept = (task.SumData(sums.tokens[keep][:size]) for sums in (base, source))
+    return tuple(sums.to(model.cfg.device) for sums in kept)
 
 
 PAIRS = {place: carry_pairs(place, True, 300, seed=place) for place in range(3)}
@@ -1176,7 +1177,7 @@ plotting.heatmap_facets(
     y="unit of a",
     unit="message<br>(mean taken off)",
 ).show()
-column_sum = every_pair.sum(-1).view(10, 10)
+column_sum = every_pair.sum(-1).view(10, 10).to(model.cfg.device)
 overflow = column_sum >= 10
 for name, table in {"from the weights": from_weights, "in the run": in_the_run}.items():
     lowest, highest = table[overflow].min(), table[~overflow].max()
@@ -1356,7 +1357,7 @@ def interchange(
     given = collect_activations(model, hook_name, source, read, positions=at)
     return intervened_logits(
         model, hook_name, SubspaceInterchange(basis), base, given, read, positions=at
-    )
+    ).to(base.device)
     ### END SOLUTION
 
 
@@ -1365,7 +1366,7 @@ checks.interchange(interchange)
 
 # %%
 exchange = checks.interchange.working(interchange)
-whole = torch.eye(model.cfg.d_model)
+whole = torch.eye(model.cfg.d_model, device=model.cfg.device)
 generator = torch.Generator().manual_seed(0)
 results = {
     name: []
@@ -1382,7 +1383,7 @@ for place, (_, _, position) in enumerate(SITES):
     line = direction_of(cache["attn_out", 0][:, position], carries[:, place])[:, None]
     rest = torch.linalg.svd(whole - line @ line.T).U[:, :-1]
     at_random = torch.nn.functional.normalize(
-        torch.randn(model.cfg.d_model, 1, generator=generator), dim=0
+        torch.randn(model.cfg.d_model, 1, generator=generator).to(line), dim=0
     )
     bases = {
         "all of layer 0 here": whole,
@@ -1484,7 +1485,7 @@ for head in range(model.cfg.n_heads):
 # follow the other sum):
 
 # %%
-some = task.make_data(600, seed=8)
+some = task.make_data(600, seed=8).to(model.cfg.device)
 another = torch.randperm(600, generator=torch.Generator().manual_seed(0))
 _, theirs = model.run_with_cache(some.tokens[another])
 mine, other_digit = some.labels[:, 3], some.labels[another, 3]
@@ -1604,7 +1605,8 @@ def carry_pairs_through_nine(place, size, seed):
     )
     keep = task.carry_in(base)[:, place] != task.carry_in(source)[:, place]
     keep &= (base.labels[:, :place] == source.labels[:, :place]).all(-1)
-    return task.SumData(base.tokens[keep][:size]), task.SumData(source.tokens[keep][:size])
+    kept = (task.SumData(sums.tokens[keep][:size]) for sums in (base, source))
+    return tuple(sums.to(model.cfg.device) for sums in kept)
 
 
 NINES = {place: carry_pairs_through_nine(place, 200, seed=place) for place in (0, 1)}
@@ -1691,7 +1693,8 @@ print(
     f"a digit of the hundreds weighs {torch.tensor(middle['hundreds'] - middle['tens']).exp():.1f} times as much as one of the tens, "
     f"and that {torch.tensor(middle['tens'] - middle['units']).exp():.1f} times as much as one of the units"
 )
-straight = torch.corrcoef(torch.stack([pushes["hundreds"], torch.arange(10.0)]))[0, 1]
+of_hundreds = torch.stack([pushes["hundreds"].cpu(), torch.arange(10.0)])
+straight = torch.corrcoef(of_hundreds)[0, 1]
 print(f"correlation of a hundreds digit with its push: {straight:.3f}")
 
 # %% [markdown]
@@ -1893,7 +1896,7 @@ checks.to_circle(to_circle)
 # %%
 on_circle = checks.to_circle.working(to_circle)
 frequency = max((k for k in USED if 0 < k < 5), key=lambda k: shares[k])
-angle = 2 * torch.pi * frequency * torch.arange(10) / 10
+angle = 2 * torch.pi * frequency * torch.arange(10, device=model.cfg.device) / 10
 panels = {}
 for place, name in enumerate(PLACES):
     arrow = {"directly": paths[: len(sources), 0, place].sum(0)}
@@ -2060,7 +2063,7 @@ print(
 # %%
 def with_nines(size, n_nines, seed):
     """Sums as in training whose hundreds (and tens, with two) come to nine."""
-    drawn = task.make_data(size, seed)
+    drawn = task.make_data(size, seed).to(model.cfg.device)
     b = drawn.b.clone()
     for column in range(1, 1 + n_nines):
         b[:, column] = 9 - drawn.a[:, column]
@@ -2135,7 +2138,7 @@ for name, mask in {
 # undecided when hundreds and tens come to nine. Out of it: a leading digit never seen there.
 inside = with_nines(4000, 2, seed=0)
 inside = inside.tokens.unique(dim=0)
-outside = task.untrained_sums(500, seed=0).tokens.unique(dim=0)
+outside = task.untrained_sums(500, seed=0).to(model.cfg.device).tokens.unique(dim=0)
 halves = []
 for tokens in (inside, outside):
     margins = evidence_task.margin(model(tokens), tokens)
@@ -2347,14 +2350,14 @@ def explanation(model):
             votes.append(stream @ model.W_V[0, head] @ model.W_O[0, head] @ direction)
             positions.append(position)
     numbers = {
-        "scores": torch.stack(scores),
-        "votes": torch.stack(votes),
+        "scores": torch.stack(scores).cpu(),
+        "votes": torch.stack(votes).cpu(),
         "positions": torch.tensor(positions),
     }
     # Layer 1 from runs: which carry do the model's answers to hard sums imply?
     tokens = evidence_task.hard_inputs(12_000, torch.Generator().manual_seed(21))
     sums = task.SumData(tokens)
-    answers = evidence_task.answers(model(tokens))
+    answers = evidence_task.answers(model(tokens)).cpu()
     implied = (answers - sums.a - sums.b) % 10
     inside = evidence_task.in_distribution(tokens) & (implied[:, :3] < 2).all(-1)
     known = features(tokens, numbers)
@@ -2489,7 +2492,7 @@ def carry_swaps(other, place, position, head, line):
 def misplaced(other, seen, place, position, heads, direction):
     """Pairs of digits, of 100, on the wrong side: the message of these heads, from the weights."""
     at = seen["scale", 0, "ln1"][:, [place + 1, place + 6]].mean().item()
-    message = torch.zeros(10, 10)
+    message = direction.new_zeros(10, 10)
     for head in heads:
         query = seen["q", 0][:, position, head].mean(0)
         looks = (
