@@ -14,8 +14,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from transformers import PreTrainedModel
 
 OTHER = torch.device("cuda:0")
 _ops = torch.ops.aten
@@ -146,8 +147,18 @@ class _Functions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _from_pretrained(kind: Any, *args: Any, **named: Any) -> Any:
+    """Weights are read on the CPU, as ever, but by way of "meta", which in the block is the other device."""
+    with _disable_current_modes():
+        return _read_weights(kind, *args, **named)
+
+
+_read_weights = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+
+
 @contextmanager
 def other_device() -> Iterator[torch.device]:
     """Inside the block there is another device, "cuda". Not for code that trains: there are no gradients."""
-    with patch("torch.cuda._lazy_init", lambda: None), torch.no_grad(), _Functions(), _Operations():
+    reading = patch.object(PreTrainedModel, "from_pretrained", classmethod(_from_pretrained))
+    with patch("torch.cuda._lazy_init", lambda: None), reading, torch.no_grad(), _Functions(), _Operations():
         yield OTHER
