@@ -97,12 +97,13 @@ sample = task.make_data(8, seed=0, answer_digits=5, order="long first")
 tokens = task.sequences(sample, VOCABULARY)
 folder = model.tokenizer.name_or_path  # where the weights lie
 plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+plain = plain.to(model.cfg.device)
 raw = load_model("llm_multiplication", MODEL, processed=False)
-reference = plain(tokens.to(plain.device)).logits
+reference = plain(tokens.to(model.cfg.device)).logits
 gaps = {
-    "bridge, logits": (raw(tokens) - reference.to(raw.W_E.device)).abs().max(),
+    "bridge, logits": (raw(tokens) - reference).abs().max(),
     "processed bridge, log-probabilities": (
-        model(tokens).log_softmax(-1) - reference.to(model.W_E.device).log_softmax(-1)
+        model(tokens).log_softmax(-1) - reference.log_softmax(-1)
     )
     .abs()
     .max(),
