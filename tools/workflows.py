@@ -31,7 +31,15 @@ def complaints(files: Iterable[Path]) -> list[str]:
     paths = [str(path) for path in files]
     bin = Path(sys.executable).parent
     schema = ["--builtin-schema", "vendor.github-workflows", *paths]
-    unsafe = ["--offline", "--no-progress", "--config", str(ROOT / ".github" / "zizmor.yml"), *paths]
+    unsafe = [
+        "--offline",
+        "--no-progress",
+        "--color",
+        "never",
+        "--config",
+        str(ROOT / ".github" / "zizmor.yml"),
+        *paths,
+    ]
     found = []
     for tool, arguments in (("check-jsonschema", schema), ("zizmor", unsafe)):
         done = subprocess.run(
