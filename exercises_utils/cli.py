@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from exercises_utils import attempts, lessons
+from exercises_utils import attempts, colab, lessons
 from exercises_utils.display import FAILED, MARKS, PASSED, UNCHECKED
 from exercises_utils.running import environment
 
@@ -261,7 +261,7 @@ def set_repository(
     """Write the public address into pyproject.toml and, for Google Colab, into all notebooks."""
     root = repository()
     lessons.set_repository(root, name)
-    tag = lessons.colab.Publication.of(root).tag
+    tag = colab.Publication.of(root).tag
     typer.echo(
         f"The address is https://github.com/{name}, and the notebooks install the course from its tag {tag}. "
         f"Next: commit, then `git tag {tag}` and push both."

@@ -42,7 +42,6 @@ CACHE = ROOT / ".colab"
 PACKAGES = Path(__file__).with_name("packages.txt")
 # PyTorch's own index has the build without CUDA, as Colab has it; where it cannot be reached, pip goes on without.
 PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-SETUP_SECONDS = 180
 
 # What of Colab's own package the libraries look for.
 STAND_IN = {
@@ -315,11 +314,10 @@ def test_a_notebook_runs_unmodified(lesson, folder, published, session, record_p
     )
     assert [output.text for _, output in outputs(notebook) if output.get("name") == "stderr"] == []
     assert list(session.content.iterdir()) == [], "the notebook leaves nothing beside itself"
-    assert seconds[colab.SETUP] < SETUP_SECONDS
 
 
-def test_a_failure_changes_nothing_and_the_next_run_works(published, session):
-    """The tag is not there (yet): the cell says so. Then it is."""
+def test_a_failure_changes_nothing(published, session):
+    """The address leads nowhere: the cell says so, and what is installed stays as it was."""
     lesson = find_lessons(published.folder)[0]
     notebook = nbformat.read(lesson.exercises, as_version=4)
     notebook.cells = [cell for cell in notebook.cells if cell.id == colab.SETUP]
