@@ -21,9 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Qwen2ForCausalLM
 
-from exercises_utils.checkpoints import checkpoints_folder
-from exercises_utils.hub import GB, HubAddress, memory_needed
-from exercises_utils.huggingface import huggingface_config, load_folder, numbered_tokenizer, save_folder
+from exercises_utils.models.checkpoints import checkpoints_folder
+from exercises_utils.models.hub import GB, HubAddress, memory_needed
+from exercises_utils.models.huggingface import (
+    huggingface_config,
+    load_folder,
+    numbered_tokenizer,
+    save_folder,
+)
 
 ADDRESS = checkpoints_folder() / "llm_multiplication" / "qwen2.5-0.5b.json"
 PROMPTS, LENGTH = 8, 14

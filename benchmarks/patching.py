@@ -1,4 +1,4 @@
-"""Activation patching: CPU-seconds of `exercises_utils.patching` and of `transformer_lens.patching`, side by side.
+"""Activation patching: CPU-seconds of `exercises_utils.tools.patching` and of `transformer_lens.patching`, side by side.
 
     python benchmarks/patching.py bundled       # the bundled model of lesson 05: every site, seconds
     python benchmarks/patching.py full-size     # Qwen2.5-0.5B's sizes, random weights: 20 minutes or so, 8 GB
@@ -33,11 +33,11 @@ from rich.table import Table
 from torch import Tensor
 from transformer_lens import patching as library
 
-from exercises_utils.architecture import QwenConfig
-from exercises_utils.huggingface import build, random_weights
-from exercises_utils.llm_multiplication.task import BUNDLED, Products, sequences
-from exercises_utils.models import load_model
-from exercises_utils.patching import AT_POSITIONS, get_act_patch
+from exercises_utils.challenges.llm_multiplication.task import BUNDLED, Products, sequences
+from exercises_utils.models.architecture import QwenConfig
+from exercises_utils.models.huggingface import build, random_weights
+from exercises_utils.models.loading import load_model
+from exercises_utils.tools.patching import AT_POSITIONS, get_act_patch
 
 SWEEPS = {
     "resid_pre": library.get_act_patch_resid_pre,

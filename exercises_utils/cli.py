@@ -12,11 +12,13 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from exercises_utils import attempts, colab, lessons
-from exercises_utils.display import FAILED, MARKS, PASSED, UNCHECKED
-from exercises_utils.running import environment
+from exercises_utils import lessons
+from exercises_utils.checking.display import FAILED, MARKS, PASSED, UNCHECKED
+from exercises_utils.lessons import attempts, colab
+from exercises_utils.lessons.running import environment
 
 PACKAGE = Path(__file__).resolve().parent
+CHALLENGES = PACKAGE / "challenges"
 COLOURS = {PASSED: "green", FAILED: "red", UNCHECKED: "yellow"}
 
 app = typer.Typer(
@@ -34,10 +36,10 @@ def repository() -> Path:
 
 def challenge_module(challenge: str, part: str) -> ModuleType:
     """Returns a challenge's `task`, `checks`, …; the one place that finds a challenge by its name."""
-    known = sorted(path.parent.name for path in PACKAGE.glob("*/task.py"))
+    known = sorted(path.parent.name for path in CHALLENGES.glob("*/task.py"))
     if challenge not in known:
         raise UsageError(f"There is no challenge {challenge!r}. There are: {', '.join(known)}.")
-    return import_module(f"exercises_utils.{challenge}.{part}")
+    return import_module(f"exercises_utils.challenges.{challenge}.{part}")
 
 
 class UsageError(Exception):
@@ -85,11 +87,11 @@ def train(
     ] = "default",
 ) -> None:
     """Train a model (some minutes), and write its weights and its card."""
-    from exercises_utils.checkpoints import DEFAULT_VARIANT, CheckpointError, checkpoint_path
-    from exercises_utils.training import run_training
+    from exercises_utils.models.checkpoints import DEFAULT_VARIANT, CheckpointError, checkpoint_path
+    from exercises_utils.models.training import run_training
 
     task = challenge_module(challenge, "task")
-    own = (PACKAGE / challenge / "training.py").is_file()
+    own = (CHALLENGES / challenge / "training.py").is_file()
     if variant != DEFAULT_VARIANT and not own:
         raise UsageError(f"{challenge} has one model, no variant {variant!r}.")
     try:
@@ -116,8 +118,8 @@ def evidence(
     """Search inputs that are hard for a model, and score random circuits: the last exercises need both."""
     from tqdm.auto import tqdm
 
-    from exercises_utils.checkpoints import CheckpointError, checkpoint_path
-    from exercises_utils.evidence_files import evidence_path, write_evidence
+    from exercises_utils.evidence.stored import evidence_path, write_evidence
+    from exercises_utils.models.checkpoints import CheckpointError, checkpoint_path
 
     try:
         weights = checkpoint_path(challenge, instance)
@@ -182,13 +184,13 @@ def compare(
     ] = False,
 ) -> None:
     """Run the solutions on all models, and write what these have in common and what not: docs/figures.md."""
-    from exercises_utils import comparison
+    from exercises_utils.lessons import comparison
 
     docs = repository() / "docs"
     every = {
         item.challenge: item
         for item in lessons.find_lessons(repository())
-        if (PACKAGE / item.challenge / "figures.py").is_file()
+        if (CHALLENGES / item.challenge / "figures.py").is_file()
     }
     chosen = [item for item in lessons.find_lessons(repository(), lesson or ()) if item in every.values()]
     with _progress() as progress:
@@ -209,12 +211,12 @@ def published(
     from rich.console import Console
     from rich.table import Table
 
-    from exercises_utils.checkpoints import CheckpointError, lesson_instances
-    from exercises_utils.models import load_model
+    from exercises_utils.models.checkpoints import CheckpointError, lesson_instances
+    from exercises_utils.models.loading import load_model
 
     console = Console(width=None if sys.stdout.isatty() else 180)
     wrong = 0
-    for name in challenge or sorted(path.parent.name for path in PACKAGE.glob("*/figures.py")):
+    for name in challenge or sorted(path.parent.name for path in CHALLENGES.glob("*/figures.py")):
         figures = challenge_module(name, "figures").FIGURES
         ours = lesson_instances(name)
         try:
@@ -248,7 +250,7 @@ def release(
     ] = False,
 ) -> None:
     """Write the students' version: the notebooks, and the package to install."""
-    from exercises_utils.release import write_release
+    from exercises_utils.lessons.release import write_release
 
     write_release(repository(), out, with_solutions=not without_solutions)
     typer.echo(f"Written: {out}. Its README.md says how to begin.")
@@ -272,13 +274,13 @@ def _instances(challenge: str, asked: list[str] | None) -> list[str]:
     """What a lesson is run on: what is asked for, or the shipped instances and, where its folder is known and its
     evidence is shipped, the published one. That one is fetched here: a lesson's own kernel does not know the folder.
     """
-    from exercises_utils.checkpoints import (
+    from exercises_utils.models.checkpoints import (
         CheckpointError,
         checkpoint_path,
         checkpoints_folder,
         lesson_instances,
     )
-    from exercises_utils.published import INSTANCE, LOCAL
+    from exercises_utils.models.published import INSTANCE, LOCAL
 
     names = list(asked or lesson_instances(challenge))
     folder = checkpoints_folder() / challenge

@@ -42,12 +42,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from exercises_utils import circuits, evidence, plotting
-from exercises_utils.checkpoints import available_instances
-from exercises_utils.hooks import patch
-from exercises_utils.models import load_model
-from exercises_utils.sorted_list_one_head import checks, task
-from exercises_utils.sorted_list_one_head import evidence as evidence_task
+from exercises_utils import available_instances, circuits, evidence, load_model, plotting
+from exercises_utils.challenges.sorted_list_one_head import checks, task
+from exercises_utils.challenges.sorted_list_one_head import evidence as evidence_task
+from exercises_utils.tools import patch
 
 torch.set_grad_enabled(False)
 

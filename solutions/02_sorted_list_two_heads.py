@@ -42,13 +42,11 @@ from eindex import eindex
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from exercises_utils import circuits, evidence, plotting
-from exercises_utils.checkpoints import available_instances
-from exercises_utils.evidence_files import accuracy
-from exercises_utils.hooks import ablate, patch
-from exercises_utils.models import load_model
-from exercises_utils.sorted_list_two_heads import checks, task
-from exercises_utils.sorted_list_two_heads import evidence as evidence_task
+from exercises_utils import available_instances, circuits, evidence, load_model, plotting
+from exercises_utils.challenges.sorted_list_two_heads import checks, task
+from exercises_utils.challenges.sorted_list_two_heads import evidence as evidence_task
+from exercises_utils.evidence import accuracy
+from exercises_utils.tools import ablate, patch
 
 torch.set_grad_enabled(False)
 

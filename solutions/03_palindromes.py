@@ -42,13 +42,11 @@ from eindex import eindex
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from exercises_utils import circuits, evidence, plotting
-from exercises_utils.checkpoints import available_instances
-from exercises_utils.evidence_files import accuracy
-from exercises_utils.hooks import ablate, patch, record
-from exercises_utils.models import load_model
-from exercises_utils.palindromes import checks, task
-from exercises_utils.palindromes import evidence as evidence_task
+from exercises_utils import available_instances, circuits, evidence, load_model, plotting
+from exercises_utils.challenges.palindromes import checks, task
+from exercises_utils.challenges.palindromes import evidence as evidence_task
+from exercises_utils.evidence import accuracy
+from exercises_utils.tools import ablate, patch, record
 
 torch.set_grad_enabled(False)
 

@@ -41,12 +41,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from exercises_utils import circuits, evidence, plotting
-from exercises_utils.checkpoints import available_instances
-from exercises_utils.hooks import ablate, patch
-from exercises_utils.models import build_model, load_model
-from exercises_utils.sum_of_two_numbers import checks, task
-from exercises_utils.sum_of_two_numbers import evidence as evidence_task
+from exercises_utils import (
+    available_instances,
+    build_model,
+    circuits,
+    evidence,
+    load_model,
+    plotting,
+)
+from exercises_utils.challenges.sum_of_two_numbers import checks, task
+from exercises_utils.challenges.sum_of_two_numbers import evidence as evidence_task
+from exercises_utils.tools import ablate, patch
 
 torch.set_grad_enabled(False)
 

@@ -45,12 +45,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from exercises_utils import evidence, patching, plotting
-from exercises_utils.evidence_files import accuracy
-from exercises_utils.hooks import ablate, get_act_name, patch, record
-from exercises_utils.llm_multiplication import checks, task
-from exercises_utils.llm_multiplication import evidence as evidence_task
-from exercises_utils.models import DEFAULT_INSTANCE, load_model
+from exercises_utils import DEFAULT_INSTANCE, evidence, load_model, patching, plotting
+from exercises_utils.challenges.llm_multiplication import checks, task
+from exercises_utils.challenges.llm_multiplication import evidence as evidence_task
+from exercises_utils.evidence import accuracy
+from exercises_utils.tools import ablate, get_act_name, patch, record
 
 torch.set_grad_enabled(False)
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exercises_utils.architecture import ModelConfig
-from exercises_utils.models import build_model
+from exercises_utils.models.architecture import ModelConfig
+from exercises_utils.models.loading import build_model
 
 STRONG = 100.0
 N_VALUES = 4

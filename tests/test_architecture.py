@@ -9,34 +9,29 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "exercises_utils"
-CHALLENGES = {path.parent.name for path in PACKAGE.glob("*/task.py")}
-MODULES = sorted(PACKAGE.rglob("*.py"))
-# These know nothing of models: they get tensors and values.
-MODEL_FREE = {"checking", "diagnosis", "display", "isolation", "plotting", "progress", "values", "widgets"}
-MODELS = {
-    "transformer_lens",
-    *(
-        f"exercises_utils.{name}"
-        for name in (
-            "architecture",
-            "checkpoints",
-            "circuits",
-            "comparison",
-            "evidence",
-            "evidence_checks",
-            "evidence_files",
-            "figures",
-            "hooks",
-            "hub",
-            "huggingface",
-            "models",
-            "pools",
-            "published",
-            "slices",
-            "training",
-        )
-    ),
+CHALLENGES = {path.parent.name for path in PACKAGE.glob("challenges/*/task.py")}
+MAY_IMPORT: dict[str, set[str]] = {
+    "tools": set(),
+    "plotting": set(),
+    "checking": set(),
+    "models": {"tools"},
+    "evidence": {"tools", "checking", "models"},
+    "lessons": {"tools", "plotting", "checking", "models", "evidence"},
+    "challenges": {"tools", "plotting", "checking", "models", "evidence"},
+    "cli": {"tools", "plotting", "checking", "models", "evidence", "lessons"},
 }
+"""The rooms, and which others each may import from. A room's `__init__` is its front door."""
+FROM_THE_TOP = {
+    "available_instances": "models",
+    "build_model": "models",
+    "load_model": "models",
+    "DEFAULT_INSTANCE": "models",
+    "circuits": "tools",
+    "hooks": "tools",
+    "patching": "tools",
+}
+"""What the package itself offers, and the room that it is in."""
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imports(source: str, package: str) -> set[str]:
@@ -54,32 +49,40 @@ def imports(source: str, package: str) -> set[str]:
     return names
 
 
-def challenge_imports(source: str, package: str = "exercises_utils") -> set[str]:
+def room_of(name: str) -> str:
+    """The room that a dotted name is in; "" for what is outside, or is the package itself."""
+    first = (name.split(".") + [""])[1] if name.startswith("exercises_utils") else ""
+    return FROM_THE_TOP.get(first, first if first in MAY_IMPORT else "")
+
+
+def rooms(source: str, package: str = "exercises_utils") -> set[str]:
+    """The rooms that a module imports from."""
+    return {room_of(name) for name in imports(source, package)} - {""}
+
+
+def challenges(source: str, package: str = "exercises_utils") -> set[str]:
     """The challenges that a module imports."""
     parts = [name.split(".") for name in imports(source, package)]
-    return {p[1] for p in parts if p[0] == "exercises_utils" and len(p) > 1} & CHALLENGES
-
-
-def model_imports(source: str, package: str = "exercises_utils") -> set[str]:
-    """What a module imports of `MODELS`, or from within them."""
-    return {
-        name
-        for name in imports(source, package)
-        if any(name == model or name.startswith(f"{model}.") for model in MODELS)
-    }
+    return {p[2] for p in parts if p[:2] == ["exercises_utils", "challenges"] and len(p) > 2} & CHALLENGES
 
 
 def problems(path: Path) -> list[str]:
     source, relative = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE)
     package = ".".join(["exercises_utils", *relative.parts[:-1]])
-    own = {relative.parts[0]} & CHALLENGES
-    found = [f"imports the challenge {name}" for name in challenge_imports(source, package) - own]
-    if path.stem in MODEL_FREE and not own:
-        found += [f"imports {name}" for name in model_imports(source, package)]
+    room = relative.with_suffix("").parts[0]
+    if room == "__init__":
+        return []
+    found = [f"imports from the room {name}" for name in rooms(source, package) - MAY_IMPORT[room] - {room}]
+    own = {relative.parts[1]} if room == "challenges" else set()
+    found += [f"imports the challenge {name}" for name in challenges(source, package) - own]
+    if room in ("checking", "plotting") and any(
+        "transformer_lens" in name for name in imports(source, package)
+    ):
+        found.append("knows models")
     if any(name.split(".")[0] in ("tests", "tools", "solutions") for name in imports(source, package)):
         found.append("imports what is not in the package")
     # Only the one place that finds a challenge by its name may import by name.
-    if "import_module" in source and path.stem not in ("cli", "__init__"):
+    if "import_module" in source and path.stem != "cli":
         found.append("imports a module by a computed name")
     return found
 
@@ -89,44 +92,45 @@ def test_arrows_point_one_way(path):
     assert problems(path) == []
 
 
+def test_every_module_is_in_a_room():
+    top = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in MODULES} - {"__init__"}
+    assert top == set(MAY_IMPORT)
+
+
 @pytest.mark.parametrize(
     "source",
     [
-        "from exercises_utils.palindromes import task",
-        "import exercises_utils.palindromes.task",
-        "from exercises_utils import palindromes",
-        "def late():\n    from exercises_utils.palindromes.checks import CHECKS",
-        "from .palindromes import task",
-        "from . import palindromes",
+        "from exercises_utils.challenges.palindromes import task",
+        "import exercises_utils.challenges.palindromes.task",
+        "from exercises_utils.challenges import palindromes",
+        "def late():\n    from exercises_utils.challenges.palindromes.checks import CHECKS",
+        "from .challenges.palindromes import task",
+        "from .challenges import palindromes",
     ],
 )
 def test_the_arrow_test_sees_every_way_to_import(source):
-    assert challenge_imports(source) == {"palindromes"}
+    assert challenges(source) == {"palindromes"}
+    assert rooms(source) == {"challenges"}
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "import transformer_lens",
-        "from transformer_lens.hook_points import HookPoint",
-        "from exercises_utils.evidence import Pool",
+        "from exercises_utils import load_model",
         "from exercises_utils import models",
-        "def late():\n    from .hooks import ablate",
+        "import exercises_utils.models",
+        "from exercises_utils.models import load_model",
+        "from exercises_utils.models.checkpoints import Card",
+        "def late():\n    from .models.hub import load_hub",
     ],
 )
-def test_the_arrow_test_sees_what_knows_models(source):
-    assert model_imports(source)
-
-
-def test_the_modules_that_know_no_models_exist():
-    assert {path.stem for path in PACKAGE.glob("*.py")} >= MODEL_FREE | {
-        name.split(".")[-1] for name in MODELS
-    } - {"transformer_lens"}
+def test_the_arrow_test_sees_rooms(source):
+    assert rooms(source) == {"models"}
 
 
 def test_a_challenge_is_one_folder():
     for challenge in CHALLENGES:
-        assert (PACKAGE / challenge / "checks.py").exists(), challenge
+        assert (PACKAGE / "challenges" / challenge / "checks.py").exists(), challenge
         assert list((ROOT / "solutions").glob(f"[0-9][0-9]_{challenge}.py")), challenge
 
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from exercises_utils.attempts import NotebookError, challenge_of, read_notebook, run_attempts
+from exercises_utils.checking.progress import CheckList
 from exercises_utils.lessons import write_notebook
-from exercises_utils.progress import CheckList
+from exercises_utils.lessons.attempts import NotebookError, challenge_of, read_notebook, run_attempts
 
 # Stands in for a lesson's checks: writes outcomes as `Check` does, without the seconds of importing torch.
 SETUP = """
@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 
 def test_the_challenge_is_read_from_the_imports(tmp_path):
-    source = "import torch\nfrom exercises_utils.palindromes import checks, task"
+    source = "import torch\nfrom exercises_utils.challenges.palindromes import checks, task"
     notebook = new_notebook(cells=[new_markdown_cell("# Mine"), new_code_cell(source)])
     write_notebook(notebook, tmp_path / "renamed.ipynb")
     assert challenge_of(read_notebook(tmp_path / "renamed.ipynb")) == "palindromes"

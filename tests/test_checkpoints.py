@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from exercises_utils import checkpoints
-from exercises_utils.architecture import ModelConfig, PlainTransformer
-from exercises_utils.checkpoints import (
+from exercises_utils.models import checkpoints
+from exercises_utils.models.architecture import ModelConfig, PlainTransformer
+from exercises_utils.models.checkpoints import (
     Card,
     CheckpointError,
     CheckpointExistsError,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from exercises_utils import circuits
-from exercises_utils.models import ModelConfig, build_model
+from exercises_utils.models.loading import ModelConfig, build_model
+from exercises_utils.tools import circuits
 
 SHAPES = {
     "LayerNorm": ModelConfig(n_layers=2, n_heads=3, d_model=20, d_head=6, n_ctx=9, d_vocab=11, d_vocab_out=4),

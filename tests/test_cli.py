@@ -8,8 +8,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from exercises_utils import checkpoints, cli, lessons, published, training
+from exercises_utils import cli, lessons
 from exercises_utils.lessons import find_lessons, write_notebook
+from exercises_utils.models import checkpoints, published, training
 
 
 def run(capsys, *arguments):
@@ -151,7 +152,7 @@ def test_check_of_no_notebook(capsys, tmp_path):
 
 
 def test_check_of_another_course(capsys, tmp_path):
-    cell = new_code_cell("from exercises_utils.lessons import checks")
+    cell = new_code_cell("from exercises_utils.challenges.lessons import checks")
     write_notebook(new_notebook(cells=[cell]), tmp_path / "x.ipynb")
     code, said = run(capsys, "check", str(tmp_path / "x.ipynb"))
     assert code == 1

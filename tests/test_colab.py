@@ -11,9 +11,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 
-from exercises_utils import cli, colab, lessons
-from exercises_utils.colab import Publication
-from exercises_utils.lessons import LessonError, build, exercise_notebook, find_lessons, out_of_step
+from exercises_utils import cli, lessons
+from exercises_utils.lessons import LessonError, build, colab, exercise_notebook, find_lessons, out_of_step
+from exercises_utils.lessons.colab import Publication
 
 ROOT = Path(__file__).parent.parent
 UNSET = Publication("small-course", "v1.2.3", "ADDRESS-NOT-SET/small-course")

@@ -9,22 +9,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from exercises_utils import comparison, published
-from exercises_utils.architecture import PlainTransformer
-from exercises_utils.checkpoints import Card, card_path, checkpoint_path, lesson_instances
-from exercises_utils.comparison import ablations, page, read_figures, store_figures
-from exercises_utils.figures import Claim, span
-from exercises_utils.lessons import LessonError, find_lessons
-from exercises_utils.models import build_model
-from exercises_utils.palindromes import task as palindromes
+from exercises_utils.challenges.palindromes import task as palindromes
+from exercises_utils.evidence.claims import Claim, span
+from exercises_utils.lessons import LessonError, comparison, find_lessons
+from exercises_utils.lessons.comparison import ablations, page, read_figures, store_figures
+from exercises_utils.models import published
+from exercises_utils.models.architecture import PlainTransformer
+from exercises_utils.models.checkpoints import Card, card_path, checkpoint_path, lesson_instances
+from exercises_utils.models.loading import build_model
 
 ROOT = Path(__file__).parent.parent
 STORED = read_figures(ROOT / "docs")
 LESSONS = {lesson.challenge: lesson for lesson in find_lessons(ROOT)}
 MODULES = {
-    challenge: import_module(f"exercises_utils.{challenge}.figures")
+    challenge: import_module(f"exercises_utils.challenges.{challenge}.figures")
     for challenge in LESSONS
-    if (ROOT / "exercises_utils" / challenge / "figures.py").is_file()
+    if (ROOT / "exercises_utils" / "challenges" / challenge / "figures.py").is_file()
 }
 FIGURES = {
     "weights": "0" * 64,

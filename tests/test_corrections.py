@@ -20,16 +20,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exercises_utils import circuits, published
-from exercises_utils.checkpoints import checkpoints_folder
-from exercises_utils.hooks import ablate, record
-from exercises_utils.huggingface import random_model
-from exercises_utils.llm_multiplication import task as multiplication
-from exercises_utils.models import build_model, load_model
-from exercises_utils.palindromes import task as palindromes
-from exercises_utils.sorted_list_one_head import task as one_head
-from exercises_utils.sorted_list_two_heads import task as two_heads
-from exercises_utils.sum_of_two_numbers import task as sums
+from exercises_utils.challenges.llm_multiplication import task as multiplication
+from exercises_utils.challenges.palindromes import task as palindromes
+from exercises_utils.challenges.sorted_list_one_head import task as one_head
+from exercises_utils.challenges.sorted_list_two_heads import task as two_heads
+from exercises_utils.challenges.sum_of_two_numbers import task as sums
+from exercises_utils.models import published
+from exercises_utils.models.checkpoints import checkpoints_folder
+from exercises_utils.models.huggingface import random_model
+from exercises_utils.models.loading import build_model, load_model
+from exercises_utils.tools import circuits
+from exercises_utils.tools.hooks import ablate, record
 
 NO_FILES = pytest.mark.skipif(
     published.LOCAL not in os.environ, reason=f"{published.LOCAL} does not say where the files are"

@@ -10,13 +10,15 @@ import re
 import pytest
 import torch
 
-from exercises_utils import circuits, evidence, hub
-from exercises_utils.checkpoints import hub_addresses
-from exercises_utils.evidence_files import accuracy
-from exercises_utils.hooks import HOW, PER_HEAD, ablate, patch, record
-from exercises_utils.huggingface import random_model
-from exercises_utils.models import build_model, default_device, lesson_device, load_model
-from exercises_utils.patching import get_act_patch
+from exercises_utils.evidence import scores as evidence
+from exercises_utils.evidence.stored import accuracy
+from exercises_utils.models import hub
+from exercises_utils.models.checkpoints import hub_addresses
+from exercises_utils.models.huggingface import random_model
+from exercises_utils.models.loading import build_model, default_device, lesson_device, load_model
+from exercises_utils.tools import circuits
+from exercises_utils.tools.hooks import HOW, PER_HEAD, ablate, patch, record
+from exercises_utils.tools.patching import get_act_patch
 from tests.other_device import OTHER, Elsewhere, MixedDevicesError, other_device
 from tools.environment import ROOT
 
@@ -25,7 +27,7 @@ SOURCES = [*(ROOT / "exercises_utils").rglob("*.py"), *(ROOT / "solutions").glob
 
 
 def module(challenge, name):
-    return importlib.import_module(f"exercises_utils.{challenge}.{name}")
+    return importlib.import_module(f"exercises_utils.challenges.{challenge}.{name}")
 
 
 # ------------------------------------------------------------------------------------------------ the stand-in
@@ -134,8 +136,8 @@ def test_devices_are_handled_in_one_place():
         if names.search(line)
     }
     assert found == {
-        ("exercises_utils/models.py", 'automatic = "cuda" if torch.cuda.is_available() else "cpu"'),
-        ("exercises_utils/hub.py", 'if device.type == "cuda":'),
+        ("exercises_utils/models/loading.py", 'automatic = "cuda" if torch.cuda.is_available() else "cpu"'),
+        ("exercises_utils/models/hub.py", 'if device.type == "cuda":'),
     }
 
 

@@ -11,8 +11,9 @@ from jaxtyping import TypeCheckError
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from exercises_utils import evidence
-from exercises_utils.evidence import (
+from exercises_utils.checking.isolation import model_state
+from exercises_utils.evidence import scores as evidence
+from exercises_utils.evidence.scores import (
     CircuitScorer,
     CounterexampleScore,
     Pool,
@@ -26,10 +27,9 @@ from exercises_utils.evidence import (
     score_counterexamples,
     simulation_score,
 )
-from exercises_utils.hooks import ablate
-from exercises_utils.isolation import model_state
-from exercises_utils.models import build_model
-from exercises_utils.sealed import SealError
+from exercises_utils.evidence.sealed import SealError
+from exercises_utils.models.loading import build_model
+from exercises_utils.tools.hooks import ablate
 from tests import hand_made
 
 EXACT = {"rel": 0, "abs": 1e-12}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from exercises_utils.evidence import Scorer
-from exercises_utils.evidence_checks import CircuitCheck, SitesCheck
-from exercises_utils.sum_of_two_numbers import evidence
+from exercises_utils.challenges.sum_of_two_numbers import evidence
+from exercises_utils.evidence.exercises import CircuitCheck, SitesCheck
+from exercises_utils.evidence.scores import Scorer
 
 # What each site adds to the model's work. Head 0.1 does nothing.
 WORTHS = {(0, 0, 3): 0.5, (0, 0, 4): 0.2, (1, 0, 9): 0.3, (0, 1, 3): 0.0, (0, 1, 4): 0.0}

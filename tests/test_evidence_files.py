@@ -7,25 +7,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from exercises_utils import evidence_files, published
-from exercises_utils.checkpoints import (
-    MissingWeightsError,
-    available_instances,
-    checkpoint_path,
-    checkpoints_folder,
-    load_checkpoint,
+from exercises_utils.challenges.palindromes import evidence as palindromes
+from exercises_utils.evidence import stored as evidence_files
+from exercises_utils.evidence.pools import NoMistakesError, build_pool
+from exercises_utils.evidence.scores import (
+    CircuitScorer,
+    percentile_among_random,
+    random_circuits,
+    score_answers,
 )
-from exercises_utils.evidence import CircuitScorer, percentile_among_random, random_circuits, score_answers
-from exercises_utils.evidence_files import (
+from exercises_utils.evidence.stored import (
     EvidenceFileError,
     accuracy,
     evidence_path,
     load_evidence,
     write_evidence,
 )
-from exercises_utils.models import build_model
-from exercises_utils.palindromes import evidence as palindromes
-from exercises_utils.pools import NoMistakesError, build_pool
+from exercises_utils.models import published
+from exercises_utils.models.checkpoints import (
+    MissingWeightsError,
+    available_instances,
+    checkpoint_path,
+    checkpoints_folder,
+    load_checkpoint,
+)
+from exercises_utils.models.loading import build_model
 
 INSTANCES = available_instances("palindromes")
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from exercises_utils.checking import Case, Check, CheckList, Question
+from exercises_utils.checking import Case, Check, Question
+from exercises_utils.checking.engine import CheckList
 from tests.wrong_answers.harness import (
     Answers,
     Value,

@@ -14,8 +14,9 @@ import huggingface_hub
 import pytest
 import torch
 
-from exercises_utils import checkpoints, hub
-from exercises_utils.checkpoints import (
+from exercises_utils.challenges.llm_multiplication.tokenizer import build_tokenizer
+from exercises_utils.models import checkpoints, hub
+from exercises_utils.models.checkpoints import (
     WEIGHTS,
     CheckpointError,
     MalformedCardError,
@@ -25,7 +26,7 @@ from exercises_utils.checkpoints import (
     WrongWeightsError,
     checkpoints_folder,
 )
-from exercises_utils.hub import (
+from exercises_utils.models.hub import (
     HubAddress,
     HubError,
     MemoryTooSmallError,
@@ -33,9 +34,8 @@ from exercises_utils.hub import (
     free_memory,
     memory_needed,
 )
-from exercises_utils.huggingface import save_folder
-from exercises_utils.llm_multiplication.tokenizer import build_tokenizer
-from exercises_utils.models import load_model
+from exercises_utils.models.huggingface import save_folder
+from exercises_utils.models.loading import load_model
 from tests.test_huggingface import CONFIG, plain_model, tokens_for
 
 QWEN = HubAddress.from_json(checkpoints_folder() / "llm_multiplication" / "qwen2.5-0.5b.json")

@@ -16,9 +16,10 @@ from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from exercises_utils import checkpoints, huggingface
-from exercises_utils.architecture import QwenConfig
-from exercises_utils.checkpoints import (
+from exercises_utils.challenges.llm_multiplication.tokenizer import build_tokenizer
+from exercises_utils.models import checkpoints, huggingface
+from exercises_utils.models.architecture import QwenConfig
+from exercises_utils.models.checkpoints import (
     WEIGHTS,
     CheckpointError,
     FolderCard,
@@ -38,7 +39,7 @@ from exercises_utils.checkpoints import (
     load_checkpoint,
     require_free,
 )
-from exercises_utils.huggingface import (
+from exercises_utils.models.huggingface import (
     build,
     load_folder,
     load_tokenizer,
@@ -46,8 +47,7 @@ from exercises_utils.huggingface import (
     random_weights,
     save_folder,
 )
-from exercises_utils.llm_multiplication.tokenizer import build_tokenizer
-from exercises_utils.models import load_model, model_and_card
+from exercises_utils.models.loading import load_model, model_and_card
 
 # Unequal sizes; d_head is not d_model / n_heads, and in the last one the vocabulary is as wide as the stream.
 CONFIGS = [

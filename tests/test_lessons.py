@@ -10,13 +10,12 @@ from exercises_utils.lessons import (
     LessonError,
     build,
     exercise_notebook,
-    exercise_stub,
     find_lessons,
     out_of_step,
     read_source,
-    smaller_png,
     write_notebook,
 )
+from exercises_utils.lessons.building import exercise_stub, smaller_png
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from exercises_utils.models import load_model
+from exercises_utils.models.loading import load_model
 
 WHY = "needs the Hugging Face hub (1 GB) and 5 GB of memory: set EXERCISES_NETWORK=1"
 pytestmark = [

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformer_lens import patching as library
 
-from exercises_utils.architecture import ModelConfig
-from exercises_utils.hooks import ablate
-from exercises_utils.huggingface import random_model
-from exercises_utils.models import build_model
-from exercises_utils.patching import AT_POSITIONS, OF_HEADS, get_act_patch
+from exercises_utils.models.architecture import ModelConfig
+from exercises_utils.models.huggingface import random_model
+from exercises_utils.models.loading import build_model
+from exercises_utils.tools.hooks import ablate
+from exercises_utils.tools.patching import AT_POSITIONS, OF_HEADS, get_act_patch
 
 WHOLE_PASSES = {
     "resid_pre": library.get_act_patch_resid_pre,

@@ -10,9 +10,8 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from exercises_utils import plotting, widgets
+from exercises_utils import plotting
 from exercises_utils.plotting import (
-    WIDTH,
     bar,
     heatmap,
     heatmap_facets,
@@ -23,7 +22,9 @@ from exercises_utils.plotting import (
     plane_facets,
     scatter,
     strip,
+    widgets,
 )
+from exercises_utils.plotting.figures import WIDTH
 
 NAMES = {"title": "Scores", "x": "key position", "y": "query position"}
 LONG = (

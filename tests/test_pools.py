@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from exercises_utils.evidence import score_answers
-from exercises_utils.palindromes import evidence as palindromes
-from exercises_utils.pools import NoMistakesError, _equal_shares, build_pool
-from exercises_utils.sorted_list_one_head import evidence as sorted_lists
+from exercises_utils.challenges.palindromes import evidence as palindromes
+from exercises_utils.challenges.sorted_list_one_head import evidence as sorted_lists
+from exercises_utils.evidence.pools import NoMistakesError, _equal_shares, build_pool
+from exercises_utils.evidence.scores import score_answers
 
 
 def answering(palindrome: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from exercises_utils.checking import Case, Check, CheckList
+from exercises_utils.checking import Case, Check
+from exercises_utils.checking.engine import CheckList
 
 
 def lesson_of(*exercises: tuple[str, bool]) -> CheckList:

@@ -15,12 +15,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from exercises_utils import checkpoints, cli, published
-from exercises_utils.architecture import ModelConfig, PlainTransformer
-from exercises_utils.checkpoints import TamperedError, checkpoint_path, load_checkpoint
-from exercises_utils.figures import Figure
-from exercises_utils.models import build_model, load_model
-from exercises_utils.published import PublishedError, converted, published_path
+from exercises_utils import cli
+from exercises_utils.evidence.claims import Figure
+from exercises_utils.models import checkpoints, published
+from exercises_utils.models.architecture import ModelConfig, PlainTransformer
+from exercises_utils.models.checkpoints import TamperedError, checkpoint_path, load_checkpoint
+from exercises_utils.models.loading import build_model, load_model
+from exercises_utils.models.published import PublishedError, converted, published_path
 
 CONFIG = ModelConfig(
     n_layers=1,
@@ -171,14 +172,16 @@ def test_biases_that_the_model_does_not_have_must_be_zero() -> None:
 @pytest.mark.parametrize("challenge", CHALLENGES)
 def test_every_toy_challenge_says_where_its_published_model_is(challenge) -> None:
     where = published.address(challenge)
-    assert where.config == import_module(f"exercises_utils.{challenge}.task").CONFIG
+    assert where.config == import_module(f"exercises_utils.challenges.{challenge}.task").CONFIG
     assert where.url.startswith("https://raw.githubusercontent.com/")
     assert len(where.sha256) == 64
     build_model(where.config, device="cpu")
 
 
 def test_every_figure_that_was_published_is_measured() -> None:
-    counts = {name: len(import_module(f"exercises_utils.{name}.figures").FIGURES) for name in CHALLENGES}
+    counts = {
+        name: len(import_module(f"exercises_utils.challenges.{name}.figures").FIGURES) for name in CHALLENGES
+    }
     # One head: three. Two heads: four of the probabilities, two ablations. Palindromes: the loss, four heads by four
     # ablations, two attributions, the token circuit. The sum: four of the probabilities, the active dimensions.
     assert counts == {
@@ -209,7 +212,7 @@ def test_a_figure_agrees_to_its_last_printed_place() -> None:
 def test_every_published_figure_comes_out_again(challenge, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(published, "cache_folder", lambda: tmp_path)
     model = load_model(challenge, "published", device="cpu")
-    figures = import_module(f"exercises_utils.{challenge}.figures").FIGURES
+    figures = import_module(f"exercises_utils.challenges.{challenge}.figures").FIGURES
     measured = {figure: figure.measure(model) for figure in figures}
     assert not [(figure.name, value) for figure, value in measured.items() if not figure.agrees(value)]
 

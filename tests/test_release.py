@@ -7,9 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from exercises_utils import colab
-from exercises_utils.lessons import LessonError, exercise_notebook, find_lessons, read_source
-from exercises_utils.release import write_release
+from exercises_utils.lessons import LessonError, colab, exercise_notebook, find_lessons, read_source
+from exercises_utils.lessons.release import write_release
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,7 +110,9 @@ def test_its_notebooks_have_no_badge_and_a_setup_that_does_nothing_here(
     out = graded
     if with_solutions:
         out = tmp_path / "out"
-        monkeypatch.setattr("exercises_utils.release._build_wheel", lambda root, folder: folder / "x.whl")
+        monkeypatch.setattr(
+            "exercises_utils.lessons.release._build_wheel", lambda root, folder: folder / "x.whl"
+        )
         write_release(ROOT, out, with_solutions=True)
     for path in sorted((out / "notebooks").glob("*.ipynb")):
         cells = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
@@ -126,9 +127,9 @@ def test_an_installed_wheel_finds_its_weights_and_their_evidence(graded, tmp_pat
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     code = (
-        "import exercises_utils; from exercises_utils.checkpoints import *;"
+        "import exercises_utils; from exercises_utils.models.checkpoints import *;"
         "print(exercises_utils.__file__, checkpoints_folder(), *available_instances('palindromes'));"
-        "from exercises_utils.evidence_files import load_evidence;"
+        "from exercises_utils.evidence import load_evidence;"
         "print(load_evidence(checkpoint_path('palindromes', 'seed0')).card.challenge)"
     )
     finished = subprocess.run(

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from exercises_utils.sealed import Sealed, SealError
+from exercises_utils.evidence.sealed import Sealed, SealError
 
 MODEL = nn.Linear(2, 2)
 TABLE = torch.ones(3)
@@ -100,7 +100,7 @@ def nested(inputs: torch.Tensor, numbers: dict) -> list:
 
 
 def imports_the_package(inputs: torch.Tensor, numbers: dict):
-    from exercises_utils.models import load_model
+    from exercises_utils.models.loading import load_model
 
     return load_model("palindromes")
 

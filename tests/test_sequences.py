@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from exercises_utils.sequences import mean_cross_entropy, names_of, top_is_right, whole_numbers
+from exercises_utils.tools.sequences import mean_cross_entropy, names_of, top_is_right, whole_numbers
 
 
 def test_names() -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from exercises_utils.architecture import ModelConfig, PlainTransformer
-from exercises_utils.checkpoints import CheckpointError, CheckpointExistsError, load_checkpoint
-from exercises_utils.palindromes import task as palindromes
-from exercises_utils.training import (
+from exercises_utils.challenges.palindromes import task as palindromes
+from exercises_utils.models.architecture import ModelConfig, PlainTransformer
+from exercises_utils.models.checkpoints import CheckpointError, CheckpointExistsError, load_checkpoint
+from exercises_utils.models.training import (
     DATA_SEED,
     EVALUATION_SEED,
     TrainingConfig,

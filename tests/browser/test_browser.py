@@ -20,7 +20,8 @@ import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from playwright.sync_api import sync_playwright
 
-from exercises_utils.lessons import embed_images, find_lessons, read_source
+from exercises_utils.lessons import find_lessons, read_source
+from exercises_utils.lessons.building import embed_images
 
 pytestmark = pytest.mark.browser
 

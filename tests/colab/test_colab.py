@@ -31,9 +31,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from exercises_utils import colab
-from exercises_utils.lessons import PLOTLY, find_lessons
-from exercises_utils.running import environment
+from exercises_utils.lessons import colab, find_lessons
+from exercises_utils.lessons.building import PLOTLY
+from exercises_utils.lessons.running import environment
 
 pytestmark = pytest.mark.colab
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from playwright.sync_api import sync_playwright
 
-from exercises_utils import widgets
+from exercises_utils.plotting import widgets
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

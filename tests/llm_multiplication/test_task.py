@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from exercises_utils.llm_multiplication import task
-from exercises_utils.llm_multiplication.task import (
+from exercises_utils.challenges.llm_multiplication import task
+from exercises_utils.challenges.llm_multiplication.task import (
     BUNDLED,
     Products,
     Vocabulary,
@@ -24,7 +24,7 @@ from exercises_utils.llm_multiplication.task import (
     split,
     str_tokens,
 )
-from exercises_utils.llm_multiplication.tokenizer import build_tokenizer
+from exercises_utils.challenges.llm_multiplication.tokenizer import build_tokenizer
 
 OTHER = Vocabulary(digits=tuple(range(29, 19, -1)), times=3, space=5, equals=7, end=9)
 

@@ -6,17 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from exercises_utils.checkpoints import (
-    CheckpointError,
-    CheckpointExistsError,
-    FolderCard,
-    available_instances,
-    checkpoint_path,
-    load_checkpoint,
-)
-from exercises_utils.cli import main
-from exercises_utils.llm_multiplication import training
-from exercises_utils.llm_multiplication.task import (
+from exercises_utils.challenges.llm_multiplication import training
+from exercises_utils.challenges.llm_multiplication.task import (
     CHALLENGE,
     Products,
     both_orders,
@@ -24,14 +15,23 @@ from exercises_utils.llm_multiplication.task import (
     sequences,
     split,
 )
-from exercises_utils.llm_multiplication.training import (
+from exercises_utils.challenges.llm_multiplication.training import (
     VARIANTS,
     MultiplicationTraining,
     measure,
     run_training,
     train,
 )
-from exercises_utils.models import load_model, model_and_card
+from exercises_utils.cli import main
+from exercises_utils.models.checkpoints import (
+    CheckpointError,
+    CheckpointExistsError,
+    FolderCard,
+    available_instances,
+    checkpoint_path,
+    load_checkpoint,
+)
+from exercises_utils.models.loading import load_model, model_and_card
 
 TINY = MultiplicationTraining(
     digits=(1, 1),

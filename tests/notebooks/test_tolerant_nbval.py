@@ -13,7 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from exercises_utils.lessons import write_notebook
-from exercises_utils.running import environment, run_notebook
+from exercises_utils.lessons.running import environment, run_notebook
 from tests.notebooks.tolerant_nbval import PLOTLY, figure_difference, numbers_agree, text_difference
 
 ROOT = Path(__file__).parent.parent.parent

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from exercises_utils.evidence import CircuitScorer
-from exercises_utils.models import load_model
-from exercises_utils.palindromes import evidence
-from exercises_utils.palindromes.task import END, START, correct, make_data, one_mismatch
+from exercises_utils.challenges.palindromes import evidence
+from exercises_utils.challenges.palindromes.task import END, START, correct, make_data, one_mismatch
+from exercises_utils.evidence.scores import CircuitScorer
+from exercises_utils.models.loading import load_model
 
 
 def framed(values: list[int]) -> torch.Tensor:

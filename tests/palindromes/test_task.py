@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
-from exercises_utils.checkpoints import available_instances, checkpoint_path, load_checkpoint
-from exercises_utils.models import build_model
-from exercises_utils.palindromes import task
-from exercises_utils.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
+from exercises_utils.challenges.palindromes import task
+from exercises_utils.models.checkpoints import available_instances, checkpoint_path, load_checkpoint
+from exercises_utils.models.loading import build_model
+from exercises_utils.models.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
 
 INSTANCES = ["seed0", "seed1", "seed2", "seed3", "seed4"]
 

@@ -5,14 +5,14 @@ from itertools import combinations
 import pytest
 import torch
 
-from exercises_utils.checkpoints import checkpoint_path, load_checkpoint
-from exercises_utils.circuits import causal
-from exercises_utils.evidence import Scorer, circuit_score, rank_among_sets, score_answers
-from exercises_utils.evidence_files import accuracy, evidence_path, load_evidence
-from exercises_utils.isolation import model_state
-from exercises_utils.models import build_model
-from exercises_utils.sorted_list_one_head import evidence, task
-from exercises_utils.sorted_list_one_head.terms import ALL_TERMS, TermScorer, score_terms
+from exercises_utils.challenges.sorted_list_one_head import evidence, task
+from exercises_utils.challenges.sorted_list_one_head.terms import ALL_TERMS, TermScorer, score_terms
+from exercises_utils.checking.isolation import model_state
+from exercises_utils.evidence.scores import Scorer, circuit_score, rank_among_sets, score_answers
+from exercises_utils.evidence.stored import accuracy, evidence_path, load_evidence
+from exercises_utils.models.checkpoints import checkpoint_path, load_checkpoint
+from exercises_utils.models.loading import build_model
+from exercises_utils.tools.circuits import causal
 
 LISTS = {
     "all different, no gap of 20": [0, 5, 10, 15, 20, 25, 30, 35, 40, 45],

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from exercises_utils import published
-from exercises_utils.checkpoints import available_instances, checkpoint_path, load_checkpoint
-from exercises_utils.models import load_model
-from exercises_utils.sorted_list_one_head import task
-from exercises_utils.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
+from exercises_utils.challenges.sorted_list_one_head import task
+from exercises_utils.models import published
+from exercises_utils.models.checkpoints import available_instances, checkpoint_path, load_checkpoint
+from exercises_utils.models.loading import load_model
+from exercises_utils.models.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
 
 INSTANCES = available_instances("sorted_list_one_head")
 

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from exercises_utils.evidence import CircuitScorer
-from exercises_utils.models import load_model
-from exercises_utils.sorted_list_two_heads import evidence
-from exercises_utils.sorted_list_two_heads.task import (
+from exercises_utils.challenges.sorted_list_two_heads import evidence
+from exercises_utils.challenges.sorted_list_two_heads.task import (
     SEP,
     answer_logits,
     correct,
@@ -14,6 +12,8 @@ from exercises_utils.sorted_list_two_heads.task import (
     make_data,
     repeat_lists,
 )
+from exercises_utils.evidence.scores import CircuitScorer
+from exercises_utils.models.loading import load_model
 
 NUMBERS = [9, 6, 2, 4, 5, 11, 50, 0, 33, 7]
 

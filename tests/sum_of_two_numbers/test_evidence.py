@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from exercises_utils.checkpoints import available_instances, checkpoint_path
-from exercises_utils.evidence import CircuitScorer
-from exercises_utils.evidence_files import evidence_path, load_evidence
-from exercises_utils.models import build_model
-from exercises_utils.pools import EvidenceTask
-from exercises_utils.sum_of_two_numbers import evidence, task
+from exercises_utils.challenges.sum_of_two_numbers import evidence, task
+from exercises_utils.evidence.pools import EvidenceTask
+from exercises_utils.evidence.scores import CircuitScorer
+from exercises_utils.evidence.stored import evidence_path, load_evidence
+from exercises_utils.models.checkpoints import available_instances, checkpoint_path
+from exercises_utils.models.loading import build_model
 
 RIGHT = [2, 7, 6, 4, 10, 0, 8, 1, 5, 11, 3, 5, 7, 9]
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from exercises_utils.checking import ANYTHING, Check, CheckList, Outcome, Question
-from exercises_utils.values import kind, same
+from exercises_utils.checking import ANYTHING, Check, Outcome, Question
+from exercises_utils.checking.engine import CheckList
+from exercises_utils.checking.values import kind, same
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from exercises_utils import circuits
-from exercises_utils.sorted_list_one_head import checks, task
+from exercises_utils.challenges.sorted_list_one_head import checks, task
+from exercises_utils.tools import circuits
 from tests.wrong_answers.harness import Answers, Made, Value, missing, proofs
 
 PATTERN, SCORES = "blocks.0.attn.hook_pattern", "blocks.0.attn.hook_attn_scores"

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from eindex import eindex
 
-from exercises_utils import circuits
-from exercises_utils.hooks import ablate, patch, record
-from exercises_utils.sorted_list_two_heads import checks, task
-from exercises_utils.sorted_list_two_heads import evidence as evidence_task
+from exercises_utils.challenges.sorted_list_two_heads import checks, task
+from exercises_utils.challenges.sorted_list_two_heads import evidence as evidence_task
+from exercises_utils.tools import circuits
+from exercises_utils.tools.hooks import ablate, patch, record
 from tests.wrong_answers.harness import Answers, Made, missing, proofs
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from transformer_lens.utilities import get_act_name
 
-from exercises_utils import circuits
-from exercises_utils.hooks import ablate, patch
-from exercises_utils.palindromes import checks, task
-from exercises_utils.palindromes.checks_verdict import palindromes
+from exercises_utils.challenges.palindromes import checks, task
+from exercises_utils.challenges.palindromes.checks_verdict import palindromes
+from exercises_utils.tools import circuits
+from exercises_utils.tools.hooks import ablate, patch
 from tests.wrong_answers.harness import Answers, Made, missing, proofs
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from transformer_lens.utilities import get_act_name
 
-from exercises_utils.hooks import ablate, patch, record
-from exercises_utils.sum_of_two_numbers import checks, checks_evidence, evidence, task
+from exercises_utils.challenges.sum_of_two_numbers import checks, checks_evidence, evidence, task
+from exercises_utils.tools.hooks import ablate, patch, record
 from tests.wrong_answers.harness import Answers, Made, Value, missing, proofs
 
 # ── fourier_basis ───────────────────────────────────────────────────────────────────────────────────────────

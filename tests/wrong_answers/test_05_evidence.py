@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from exercises_utils.llm_multiplication import checks, checks_evidence, evidence, task
-from exercises_utils.llm_multiplication.task import Products
+from exercises_utils.challenges.llm_multiplication import checks, checks_evidence, evidence, task
+from exercises_utils.challenges.llm_multiplication.task import Products
 from tests.wrong_answers.harness import Answers, Made, Value, proofs
 
 # ── counterexamples ─────────────────────────────────────────────────────────────────────────────────────────

@@ -9,8 +9,8 @@ import torch
 from transformer_lens import patching
 from transformer_lens.utilities import get_act_name
 
-from exercises_utils.hooks import patch, record
-from exercises_utils.llm_multiplication import checks, checks_common, task
+from exercises_utils.challenges.llm_multiplication import checks, checks_common, task
+from exercises_utils.tools.hooks import patch, record
 from tests.wrong_answers.harness import Answers, Value, missing, proofs
 
 # ── answer_logits ───────────────────────────────────────────────────────────────────────────────────────────
