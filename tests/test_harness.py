@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from exercises_utils.checking import Case, Check, Question
-from exercises_utils.checking.engine import CheckList
+from exercises_utils.checking import Case, Check, CheckList, Question
 from tests.wrong_answers.harness import (
     Answers,
     Value,

@@ -2,8 +2,7 @@
 
 import pytest
 
-from exercises_utils.checking import Case, Check
-from exercises_utils.checking.engine import CheckList
+from exercises_utils.checking import Case, Check, CheckList
 
 
 def lesson_of(*exercises: tuple[str, bool]) -> CheckList:

@@ -53,25 +53,46 @@ class Fresh:
 
 
 @contextmanager
-def same_process_state() -> Iterator[None]:
+def same_process_state(changes: list[str] | None = None, gradients: bool = False) -> Iterator[None]:
     """Run a block with gradients off and seeded random generators; put all of that back after it.
 
     Random numbers that a learner's function draws are then the same in every run of a check, and the
-    notebook's own random state never notices that a check ran.
+    notebook's own random state never notices that a check ran. `changes` is filled with what the block left changed in
+    the process, in words for the learner. `gradients` runs it with gradients on: only so is it seen that a function
+    leaves them off.
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002 - the learner's code may use the global generator
     dtype = torch.get_default_dtype()
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(), torch.set_grad_enabled(gradients):
             torch.set_rng_state(torch.Generator("cpu").manual_seed(0).get_state())
             random.seed(0)
             np.random.seed(0)  # noqa: NPY002
             yield
+            if changes is not None:
+                changes += _process_changes(dtype, gradients)
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_default_dtype(dtype)
+
+
+def _process_changes(dtype: torch.dtype, gradients: bool) -> list[str]:
+    """What is not as it was before a block that began with this default dtype and this grad mode."""
+    found = []
+    if torch.is_grad_enabled() != gradients:
+        now = "off" if gradients else "on"
+        found.append(
+            f"Your function leaves gradients switched {now}, for everything that follows it. Use "
+            f"`with torch.set_grad_enabled({not gradients}):`, which puts them back."
+        )
+    if torch.get_default_dtype() != dtype:
+        found.append(
+            f"Your function leaves the default dtype changed, to {str(torch.get_default_dtype()).removeprefix('torch.')}: "
+            "every tensor made after it has that type. Name the dtype where a tensor is made."
+        )
+    return found
 
 
 def fingerprint(value: Any, depth: int = 4) -> Any:
@@ -169,7 +190,8 @@ def tidy_name(name: str) -> str:
 def parameter_names(function: Callable[..., Any]) -> list[str]:
     """The names of a function's parameters, or nothing where Python cannot tell."""
     try:
-        return list(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters.values()
+        return [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     except (TypeError, ValueError):
         return []
 

@@ -13,7 +13,8 @@ RTOL = 1e-4
 ATOL_SHARE = 1e-5
 """Allowed error as a share of the largest expected number, where a case names no `atol`."""
 
-Axes = Sequence[str] | None
+Axes = Sequence[str] | Mapping[str, Sequence[str]] | None
+"""The names of an answer's axes or items; for a tuple or dict of tensors, each item's name and the names of its axes."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def wanted(expected: Any, axes: Axes = None) -> str:
 
 def named_shape(tensor: Tensor, axes: Axes) -> str:
     """A shape with the names of its axes: "(source: 31, destination: 31)"."""
-    if not axes or len(axes) != tensor.ndim:
+    if not axes or isinstance(axes, Mapping) or len(axes) != tensor.ndim:
         return str(tuple(tensor.shape))
     return "(" + ", ".join(f"{axis}: {size}" for axis, size in zip(axes, tensor.shape, strict=True)) + ")"
 
@@ -230,3 +231,21 @@ def shown(value: Any) -> str:
     """A short value as Python shows it."""
     text = number(value) if isinstance(value, float) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "`layer`, `head` and `position`"."""
+    quoted = [f"`{name}`" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
+def axis_names(tensor: Tensor, axes: Axes) -> list[str]:
+    """The names of a tensor's axes; "axis 0" and so on where they are not known."""
+    if axes and not isinstance(axes, Mapping) and len(axes) == tensor.ndim:
+        return list(axes)
+    return [f"axis {i}" for i in range(tensor.ndim)]
+
+
+def item_names(items: Sequence[Any], axes: Axes) -> list[str]:
+    """The names of a tuple's or list's items; "item 0" and so on where they are not known."""
+    return list(axes) if axes and len(axes) == len(items) else [f"item {i}" for i in range(len(items))]

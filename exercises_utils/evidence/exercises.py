@@ -15,8 +15,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from exercises_utils.checking import Case, Check, Output
-from exercises_utils.checking.engine import Fresh
+from exercises_utils.checking import Case, Check, Fresh, Output
 from exercises_utils.evidence.pools import EvidenceTask
 from exercises_utils.evidence.scores import (
     CircuitScorer,

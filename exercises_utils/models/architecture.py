@@ -35,14 +35,18 @@ class ModelConfig:
     normalization: Literal["LN"] | None = "LN"
     attention_biases: bool = True
     unembed_bias: bool = True
+    eps: float = 1e-5
 
     def __post_init__(self) -> None:
         _require_valid(asdict(self))
+        if not 0 < self.eps < 1:
+            raise ValueError(f"ModelConfig.eps must be between 0 and 1; got {self.eps!r}.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
         """The config that a card stores. Unknown and missing keys are errors, so that no setting is lost."""
         names = {field.name for field in fields(cls)}
+        names -= {"eps"} - values.keys()  # the cards of models with the default do not name it
         unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
         if unknown or missing:
             raise ValueError(
@@ -214,7 +218,7 @@ class _Attention(nn.Module):
 class _Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.ln1 = nn.LayerNorm(config.d_model) if config.normalization else nn.Identity()
+        self.ln1 = nn.LayerNorm(config.d_model, config.eps) if config.normalization else nn.Identity()
         self.attn = _Attention(config)
 
     def forward(
@@ -238,7 +242,9 @@ class PlainTransformer(nn.Module):
             self.embed = nn.Embedding(config.d_vocab, config.d_model)
             self.pos_embed = nn.Embedding(config.n_ctx, config.d_model)
             self.blocks = nn.ModuleList(_Block(config) for _ in range(config.n_layers))
-            self.ln_final = nn.LayerNorm(config.d_model) if config.normalization else nn.Identity()
+            self.ln_final = (
+                nn.LayerNorm(config.d_model, config.eps) if config.normalization else nn.Identity()
+            )
             self.unembed = nn.Linear(config.d_model, config.d_vocab_out, bias=config.unembed_bias)
         self.to_empty(device="cpu")
         generator = torch.Generator().manual_seed(seed)

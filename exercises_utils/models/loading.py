@@ -173,6 +173,7 @@ def build_model(
             d_vocab=config.d_vocab,
             d_vocab_out=config.d_vocab_out,
             normalization_type=config.normalization,
+            eps=config.eps,
         ),
         device=device,
     )

@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exercises_utils.checking import ANYTHING, Check, Outcome, Question
-from exercises_utils.checking.engine import CheckList
-from exercises_utils.checking.values import kind, same
+from exercises_utils.checking import ANYTHING, Case, Check, CheckList, Exercise, Outcome, Question
+from exercises_utils.checking.explain import MOST_PAIRS, Finding, explain
+from exercises_utils.checking.universal import wrong_versions
+from exercises_utils.checking.values import convert, kind, same
 
 
 @dataclass(frozen=True)
@@ -157,11 +159,80 @@ def sound(answers: Answers) -> None:
             assert len(case.axes) == case.expected.ndim, f"{case.name}: {case.axes} for {kind(case.expected)}"
         if isinstance(case.expected, tuple):
             assert case.axes is None or len(case.axes) == len(case.expected), f"{case.name}: {case.axes}"
-    for message in {message for case in cases for message in case.mistakes}:
+    unused = "is not used: the answers are those"  # made for every argument, whether it matters or not
+    for message in {message for case in cases for message in case.mistakes if unused not in message}:
         told_apart = [
-            not case.is_right(case.wrong_value(message)) for case in cases if message in case.mistakes
+            not case.is_right(convert(case.wrong_value(message), case.expected))
+            for case in cases
+            if message in case.mistakes
         ]
         assert any(told_apart), f"the mistake {message!r} gives the right value in every case"
+
+
+# ── what the table of an exercise promises ──────────────────────────────────────────────────────────────────
+
+FOUND = ("named", "universal", "two")
+"""How a mistake is found that is more than located."""
+
+
+def slips_named(exercise: Exercise) -> None:
+    """Every slip, given as an answer, is refused with its own message."""
+    for message, change in exercise.slip_table.items():
+        values = [case.wrong_value(message) for case in exercise.cases()]
+        assert any(value is not Case.NO_VALUE for value in values), (
+            f"this slip fails in every case: {message}"
+        )
+        outcome = exercise.run(exercise.with_slip(change))
+        assert outcome.status == "failed", f"a slip passes: {message}"
+        possible = all(value is not Case.NO_VALUE for value in values)
+        assert outcome.message == message or not possible, f"expected {message!r}; got {outcome.message}"
+
+
+def universal_findings(exercise: Exercise) -> dict[str, Finding | None]:
+    """What is found for each universal slip that makes a difference, by the slip's message."""
+    cases = exercise.cases()
+    if not all(hasattr(case.expected, "shape") and case.requires is None for case in cases):
+        return {}
+    versions = [dict(wrong_versions(case.expected, case.axes)) for case in cases]
+    return {
+        message: explain(cases, values)
+        for message in versions[0]
+        if all(message in each for each in versions)
+        and _differs(cases, values := [each[message] for each in versions])
+    }
+
+
+def pair_findings(exercise: Exercise) -> dict[str, Finding | None]:
+    """What is found for two slips of the exercise at once, where they go together and make a difference."""
+    cases = exercise.cases()
+    found: dict[str, Finding | None] = {}
+    if any(case.requires for case in cases):
+        return found
+    for one, other in list(combinations(exercise.slip_table, 2))[:MOST_PAIRS]:
+        values = [case.both(one, other) if case.both else Case.NO_VALUE for case in cases]
+        if not any(value is Case.NO_VALUE for value in values) and _differs(cases, values):
+            found[f"{one} + {other}"] = explain(cases, values)
+    return found
+
+
+def _differs(cases: Sequence[Case], values: Sequence[Any]) -> bool:
+    return any(not case.is_right(convert(v, case.expected)) for case, v in zip(cases, values, strict=True))
+
+
+def universals_found(exercise: Exercise) -> None:
+    """Every universal slip is refused, and called by what it is."""
+    _all_found(universal_findings(exercise))
+
+
+def pairs_found(exercise: Exercise) -> None:
+    """Every two slips at once are refused, and called by what they are."""
+    _all_found(pair_findings(exercise))
+
+
+def _all_found(findings: Mapping[str, Finding | None]) -> None:
+    for what, finding in findings.items():
+        assert finding is not None, f"this passes: {what}"
+        assert finding.kind in FOUND, f"not recognised: {what}; said was: {finding.message}"
 
 
 def proofs(lesson: Sequence[Answers]) -> list[Any]:
@@ -175,6 +246,10 @@ def proofs(lesson: Sequence[Answers]) -> list[Any]:
         exercise = answers.check.exercise
         add(f"{exercise}-sound", sound, answers)
         add(f"{exercise}-blank", not_attempted, answers)
+        if isinstance(answers.check, Exercise):
+            add(f"{exercise}-slips", slips_named, answers.check)
+            add(f"{exercise}-universal", universals_found, answers.check)
+            add(f"{exercise}-pairs", pairs_found, answers.check)
         # Questions compute their right letter from a model, so what is listed is looked up when a proof runs.
         for answer, fragment in answers.wrong.items():
             add(f"{exercise}-wrong-{_name(answer)}", refused, answers, answer, fragment)
@@ -195,8 +270,12 @@ def _all_accepted(answers: Answers) -> None:
 
 
 def missing(checklist: CheckList, lesson: Sequence[Answers]) -> list[str]:
-    """The exercises of a lesson for which no answers are listed, or no wrong ones."""
-    listed = {a.check.exercise for a in lesson if a.wrong or isinstance(a.check, Question)}
+    """The exercises of a lesson for which no answers are listed, or no wrong ones: neither slips nor by hand."""
+    listed = {
+        a.check.exercise
+        for a in lesson
+        if a.wrong or isinstance(a.check, Question) or (isinstance(a.check, Exercise) and a.check.slip_table)
+    }
     return [exercise.exercise for exercise in checklist if exercise.exercise not in listed]
 
 
@@ -209,17 +288,24 @@ def _holds(proof: Callable[..., None], *arguments: Any) -> bool:
 
 
 def table(lesson: Sequence[Answers]) -> str:
-    """The exercises with the wrong answers refused by name / tried, and the right ones accepted / tried."""
+    """What was refused by name and accepted: slips of the table, universal ones, two at once, and answers by hand."""
     rows = []
     for answers in lesson:
+        check = answers.check
         wrong = [_holds(refused, answers, answer, fragment) for _, answer, fragment in answers.all_wrong]
         right = [_holds(accepted, answers, answer) for _, answer in answers.all_right]
+        derived = ["", "", ""]
+        if isinstance(check, Exercise):
+            slips = len(check.slip_table)
+            derived[0] = f"{slips}/{slips}" if _holds(slips_named, check) else f"NO/{slips}"
+            for i, findings in enumerate((universal_findings(check), pair_findings(check)), start=1):
+                named = sum(f is not None and f.kind in FOUND for f in findings.values())
+                derived[i] = f"{named}/{len(findings)}"
         blank = "yes" if _holds(not_attempted, answers) else "NO"
-        rows.append(
-            f"| {answers.check.exercise} | {sum(wrong)}/{len(wrong)} | {sum(right)}/{len(right)} | {blank} |"
-        )
-    head = "| exercise | wrong refused by name / tried | right accepted / tried | blank is not attempted |"
-    return "\n".join([head, "|---|---|---|---|", *rows])
+        counts = [f"{sum(wrong)}/{len(wrong)}", f"{sum(right)}/{len(right)}", blank]
+        rows.append(f"| {' | '.join([check.exercise, *derived, *counts])} |")
+    head = "| exercise | slips named | universal | two at once | wrong by hand | right accepted | blank |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
 
 
 def main() -> None:

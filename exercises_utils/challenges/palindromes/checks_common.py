@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from exercises_utils.challenges.palindromes import task
-from exercises_utils.checking import Fresh
+from exercises_utils.checking import Draw, Fresh, model_family
 from exercises_utils.models import ModelConfig, build_model, load_model
 from exercises_utils.tools import hooks
 
@@ -30,6 +30,12 @@ _random_models = {
     for i, (name, config) in enumerate(_OTHER_SHAPES.items())
 }
 MODELS = {LESSON: lesson_model, **_random_models}
+FAMILY = model_family(task.CHALLENGE, task.CONFIG, n_ctx=(26, 12))
+
+
+def some_tokens(draw: Draw) -> Int[Tensor, "sequence position"]:
+    """The lesson's own data for its model, and random tokens for the others."""
+    return task.make_data(draw.batch, seed=3).tokens if draw.is_lesson else draw.tokens()
 
 
 def draw_tokens(model: Any, size: int, seed: int) -> Int[Tensor, "sequence position"]:
@@ -45,11 +51,16 @@ def seen_at(model: Any, tokens: Tensor, *names: str) -> list[Tensor]:
     return [seen[name] for name in names]
 
 
-def verdict_direction(model: Any) -> Float[Tensor, " d_model"]:
-    """What the residual stream is projected on for the verdict: "palindrome" less "no palindrome"."""
-    return model.W_U[:, 1] - model.W_U[:, 0]
+def verdict_direction(model: Any, towards: tuple[int, ...] = (1, 0)) -> Float[Tensor, " d_model"]:
+    """What the residual stream is projected on for the verdict: "palindrome" (output 1) less "no palindrome"."""
+    return _difference(model.W_U.T, towards)
 
 
-def verdict_bias(model: Any) -> Float[Tensor, ""]:
+def verdict_bias(model: Any, towards: tuple[int, ...] = (1, 0)) -> Float[Tensor, ""]:
     """The same difference of the unembedding's biases."""
-    return model.b_U[1] - model.b_U[0]
+    return _difference(model.b_U, towards)
+
+
+def _difference(rows: Tensor, towards: tuple[int, ...]) -> Tensor:
+    first, *second = towards
+    return rows[first] - rows[second[0]] if second else rows[first]

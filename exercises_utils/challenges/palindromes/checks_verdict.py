@@ -4,177 +4,122 @@ import functools
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.utilities import get_act_name
 
 from exercises_utils.challenges.palindromes import task
 from exercises_utils.challenges.palindromes.checks_common import (
+    FAMILY,
     LESSON,
-    MODELS,
-    draw_tokens,
     lesson_model,
     seen_at,
+    some_tokens,
     verdict_bias,
     verdict_direction,
 )
-from exercises_utils.checking import Case, Check, Question
-from exercises_utils.tools import circuits, hooks
+from exercises_utils.checking import Case, Check, Question, exercise, on_models
+from exercises_utils.tools import hooks
 
 # ── 1 · the verdict ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def verdicts(model: Any, tokens: Tensor) -> Float[Tensor, " sequence"]:
-    """The logit difference at END, from the stream that is unembedded."""
+@exercise("The number that everything moves", core=True, axes="sequence")
+def logit_diff(model, tokens, *, towards=(1, 0), position=-1, of="logits"):
+    """From the stream that is unembedded."""
     (read,) = seen_at(model, tokens, "unembed.hook_in")
-    return read[:, -1] @ verdict_direction(model) + verdict_bias(model)
+    every = read @ model.W_U + model.b_U
+    logits = every.mean(1) if position == "mean" else every[:, position]
+    logits = {"logits": logits, "probs": logits.softmax(-1), "log_probs": logits.log_softmax(-1)}[of]
+    if towards is ALL:
+        return logits
+    first, *second = towards
+    return logits[..., first] - logits[..., second[0]] if second else logits[..., first]
 
 
-def _logit_diff_cases() -> list[Case]:
-    cases = []
-    for name, fresh in list(MODELS.items())[:3]:
-        model = fresh.get()
-        tokens = task.make_data(32, seed=3).tokens if name == LESSON else draw_tokens(model, 7, seed=3)
-        right = verdicts(model, tokens)
-        logits = model(tokens)
-        at_end = logits[:, -1]
-        every = logits[..., 1] - logits[..., 0]
-        cases.append(
-            Case(
-                name,
-                (fresh, tokens),
-                right,
-                axes=("sequence",),
-                mistakes={
-                    "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": -right,
-                    "These are the logits of the last value; read them at END, the last position.": every[
-                        :, -2
-                    ],
-                    "These are the logits of START; read them at END, the last position.": every[:, 0],
-                    "This is the mean over positions; the model answers at END only.": every.mean(-1),
-                    "This is one value for each position; read the logits at END only, position -1.": every,
-                    "These are probabilities; return the difference of the logits, before the softmax.": at_end.softmax(
-                        -1
-                    )
-                    @ torch.tensor([-1.0, 1.0]),
-                    "This is the logit of palindrome alone; subtract the logit of no palindrome.": at_end[
-                        :, 1
-                    ],
-                    "This is the probability of palindrome; return the difference of the logits.": at_end.softmax(
-                        -1
-                    )[:, 1],
-                    "This is the log-probability of palindrome alone; subtract that of no palindrome.": at_end.log_softmax(
-                        -1
-                    )[:, 1],
-                    "This is the mean over sequences; return one number for each sequence.": right.mean(),
-                    "These are both logits; return their difference, one number for each sequence.": at_end,
-                },
-            )
-        )
-    return cases
-
-
-logit_diff = Check(
-    "logit_diff",
-    "The number that everything moves",
-    core=True,
-    cases=_logit_diff_cases,
-    reference=verdicts,
+ALL = slice(None)
+PALINDROME = "This is the {} of palindrome alone; subtract that of no palindrome (index 0)."
+logit_diff.given(on_models(FAMILY, tokens=some_tokens))
+logit_diff.slips(
+    {
+        "The sign is turned round: palindrome (index 1) minus no palindrome (index 0).": dict(towards=(0, 1)),
+        "These are the logits of the last value; read them at END, the last position.": dict(position=-2),
+        "These are the logits of START; read them at END, the last position.": dict(position=0),
+        "This is one value for each position; read the logits at END only, position -1.": dict(position=ALL),
+        "These are probabilities; return the difference of the logits, before the softmax.": dict(of="probs"),
+        PALINDROME.format("logit"): dict(towards=(1,)),
+        PALINDROME.format("log-probability"): dict(towards=(1,), of="log_probs"),
+        PALINDROME.format("probability"): dict(towards=(1,), of="probs"),
+        "These are both logits; return their difference, one number for each sequence.": dict(towards=ALL),
+        "This is the mean over positions; the model answers at END only.": dict(position="mean"),
+    }
 )
 
 
-# ── 2 · who writes the verdict ──────────────────────────────────────────────────────────────────────────────
-
-
-def _parts_at_end(model: Any, tokens: Tensor, position: int = -1) -> tuple[Tensor, Tensor]:
-    """Components (component, sequence, d_model) from z and W_O, not from `hook_result`; and the last scale."""
-    names = [get_act_name("z", layer) for layer in range(model.cfg.n_layers)] + ["ln_final.hook_scale"]
-    *zs, scale = seen_at(model, tokens, *names)
-    parts = [model.W_E[tokens[:, position]], model.W_pos[tokens.shape[1] - 1].expand(len(tokens), -1)]
+@exercise("Direct logit attribution that adds up", core=True, axes="component sequence")
+def logit_attribution(
+    model, tokens, *, scale="ln_final", power=-1, at=-1, towards=(1, 0), bias="last", heads_bias=True
+):
+    """From z and W_O, not from `hook_result`."""
+    names = [get_act_name("z", layer) for layer in range(model.cfg.n_layers)]
+    norm = "blocks.0.ln1" if scale == "first" else "ln_final"
+    *zs, divide_by = seen_at(model, tokens, *names, f"{norm}.hook_scale")
+    parts = [model.W_E[tokens[:, at]], model.W_pos[tokens.shape[1] + at].expand(len(tokens), -1)]
     for layer, z in enumerate(zs):
-        parts += [z[:, position, head] @ model.W_O[layer, head] for head in range(model.cfg.n_heads)]
-    parts.append(model.b_O.sum(0).expand(len(tokens), -1))
-    return torch.stack(parts), scale[:, position]
+        parts += [z[:, at, head] @ model.W_O[layer, head] for head in range(model.cfg.n_heads)]
+    parts += [model.b_O.sum(0).expand(len(tokens), -1)] * heads_bias
+    components = torch.stack(parts)
+    divide_by = divide_by[:, at]
+    if scale == "mean":
+        divide_by = divide_by.mean()
+    elif scale == "own":
+        divide_by = (components.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
+    rows = components * divide_by**power @ verdict_direction(model, towards)
+    last = verdict_bias(model, towards).expand(1, len(tokens))
+    if bias == "scaled":
+        last = last / divide_by.reshape(1, -1)
+    order = {
+        "last": [rows, last],
+        "first": [last, rows],
+        None: [rows],
+        "zero": [rows, 0 * last],
+        "scaled": [rows, last],
+    }
+    return torch.cat([rows, -last] if bias == "turned" else order[bias])
 
 
-def _logit_attribution(model: Any, tokens: Tensor) -> Float[Tensor, "component sequence"]:
-    parts, scale = _parts_at_end(model, tokens)
-    return torch.cat([parts / scale @ verdict_direction(model), verdict_bias(model).expand(1, len(tokens))])
-
-
-def _logit_attribution_cases() -> list[Case]:
-    cases = []
-    for name, fresh in MODELS.items():
-        model = fresh.get()
-        tokens = task.make_data(32, seed=4).tokens if name == LESSON else draw_tokens(model, 6, seed=4)
-        right = _logit_attribution(model, tokens)
-        parts, scale = _parts_at_end(model, tokens)
-        shares = right[:-1]
-        bias = right[-1:]
-        unscaled = torch.cat([parts @ verdict_direction(model), bias])
-        _, cache = model.run_with_cache(tokens)
-        elsewhere, _ = circuits.residual_components(cache, position=-2)
-        other_scale = cache["ln_final.hook_scale"][:, -2]
-        first_scale = cache["scale", 0, "ln1"][:, -1]
-        own_scale = (parts.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
-        cases.append(
-            Case(
-                name,
-                (fresh, tokens),
-                right,
-                axes=("component", "sequence"),
-                mistakes={
-                    "The rows do not add up to the logit difference: the last LayerNorm's scale is forgotten. Divide "
-                    'by `cache["ln_final.hook_scale"]` at END.': unscaled,
-                    "Every sequence has its own scale; you divided by the mean of the scales.": torch.cat(
-                        [parts / scale.mean() @ verdict_direction(model), bias]
-                    ),
-                    "This is the scale of the first LayerNorm; the unembedding reads after the last one, `ln_final`.": (
-                        torch.cat([parts / first_scale @ verdict_direction(model), bias])
-                    ),
-                    "Every component was normalised by a scale of its own; divide all by the one scale of their sum, "
-                    '`cache["ln_final.hook_scale"]`, or they do not add up.': torch.cat(
-                        [parts / own_scale @ verdict_direction(model), bias]
-                    ),
-                    "You multiplied by the last LayerNorm's scale; divide by it.": torch.cat(
-                        [parts * scale @ verdict_direction(model), bias]
-                    ),
-                    "The row of `b_U` comes first; it is the last row.": torch.cat([bias, shares]),
-                    "The row of `b_U` is turned round: `b_U[1] - b_U[0]`.": torch.cat([shares, -bias]),
-                    "The last row is `b_U[1]` alone; subtract `b_U[0]`.": torch.cat(
-                        [shares, model.b_U[1].expand_as(bias)]
-                    ),
-                    "The row of the heads' output bias `b_O` is missing.": torch.cat([shares[:-1], bias]),
-                    "The sign is turned round: towards palindrome (index 1), away from no palindrome (index 0).": -right,
-                    "The last row should be `b_U[1] - b_U[0]`; the rows before it are right. Add it.": shares,
-                    "The last row should be `b_U[1] - b_U[0]`, not zero: without it the rows do not add up.": torch.cat(
-                        [shares, torch.zeros_like(bias)]
-                    ),
-                    "The bias is not divided by the scale: it is added after the LayerNorm.": torch.cat(
-                        [shares, bias / scale.T]
-                    ),
-                    "This is the attribution at the last value, position -2; the verdict is read at END, position -1.": (
-                        torch.cat([elsewhere / other_scale @ verdict_direction(model), bias])
-                    ),
-                    "This is the direction of the logit of palindrome alone; subtract `W_U[:, 0]`.": torch.cat(
-                        [parts / scale @ model.W_U[:, 1], model.b_U[1].expand(1, len(tokens))]
-                    ),
-                    "This is the mean over sequences; return one number for each component and sequence.": right.mean(
-                        -1
-                    ),
-                },
-            )
-        )
-    return cases
-
-
-logit_attribution = Check(
-    "logit_attribution",
-    "Direct logit attribution that adds up",
-    core=True,
-    cases=_logit_attribution_cases,
-    reference=_logit_attribution,
+logit_attribution.given(on_models(FAMILY, tokens=some_tokens))
+logit_attribution.slips(
+    {
+        "The rows do not add up to the logit difference: the last LayerNorm's scale is forgotten. Divide by "
+        '`cache["ln_final.hook_scale"]` at END.': dict(power=0),
+        "Every sequence has its own scale; you divided by the mean of the scales.": dict(scale="mean"),
+        "This is the scale of the first LayerNorm; the unembedding reads after the last one, `ln_final`.": dict(
+            scale="first"
+        ),
+        "Every component was normalised by a scale of its own; divide all by the one scale of their sum, "
+        '`cache["ln_final.hook_scale"]`, or they do not add up.': dict(scale="own"),
+        "You multiplied by the last LayerNorm's scale; divide by it.": dict(power=1),
+        "The row of `b_U` comes first; it is the last row.": dict(bias="first"),
+        "The row of `b_U` is turned round: `b_U[1] - b_U[0]`.": dict(bias="turned"),
+        "The last row should be `b_U[1] - b_U[0]`; the rows before it are right. Add it.": dict(bias=None),
+        "The last row should be `b_U[1] - b_U[0]`, not zero: without it the rows do not add up.": dict(
+            bias="zero"
+        ),
+        "The bias is not divided by the scale: it is added after the LayerNorm.": dict(bias="scaled"),
+        "The row of the heads' output bias `b_O` is missing.": dict(heads_bias=False),
+        "The sign is turned round: towards palindrome (index 1), away from no palindrome (index 0).": dict(
+            towards=(0, 1)
+        ),
+        "This is the direction of the logit of palindrome alone; subtract `W_U[:, 0]`.": dict(towards=(1,)),
+        "This is the attribution at the last value, position -2; the verdict is read at END, position -1.": dict(
+            at=-2
+        ),
+    }
 )
+
+
+verdicts = logit_diff.truth
 
 
 @functools.cache
@@ -211,7 +156,7 @@ def why_no_head(value: Any) -> str | None:
 def _separations() -> dict[tuple[int, int], float]:
     """By how many logits the direct contributions of each head separate the classes, on 1,000 sequences."""
     model, data = lesson_model.get(), task.make_data(1000, seed=5)
-    rows = _logit_attribution(model, data.tokens)[2:-2]
+    rows = logit_attribution.truth(model, data.tokens)[2:-2]
     gaps = rows[:, data.is_palindrome].mean(-1) - rows[:, ~data.is_palindrome].mean(-1)
     return dict(zip(_head_costs(), gaps.tolist(), strict=True))
 
