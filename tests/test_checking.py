@@ -213,21 +213,22 @@ def test_a_mistake_that_changes_nothing_in_one_case_is_still_named():
     ("wrong", "fragment"),
     [
         (lambda a, b: (a @ b).T, "did you return the transpose"),
-        (lambda a, b: a @ b if len(a) == 5 else (a @ b).T, "Did you return the transpose?"),
+        (lambda a, b: a @ b if len(a) == 5 else (a @ b).T, "transpose? This is on a random model of width 7"),
         (lambda a, b: (a @ b)[None], "Axis 0, of length 1, is one too many"),
         (lambda a, b: torch.stack([a @ b, a @ b]), "Axis 0, of length 2, is one too many"),
-        (lambda a, b: (a @ b).sum(1), "`source` or `destination` is missing"),
-        (lambda a, b: (a @ b).mean(0), "is missing"),
-        (lambda a, b: (a @ b).mean(1, keepdim=True), "`destination` has length 1"),
+        (lambda a, b: (a @ b).sum(1), "the sum over `destination`"),
+        (lambda a, b: (a @ b).mean(0), "the mean over `source`"),
+        (lambda a, b: (a @ b).median(1, keepdim=True)[0], "`destination` has length 1"),
         (lambda a, b: torch.cat([a @ b, torch.zeros(2, b.shape[1])]), "`source` has 2 too many"),
-        (lambda a, b: (a @ b)[:-1], "`source` has 1 too few"),
+        (lambda a, b: (a @ b)[:-1], "The last `source` is missing"),
+        (lambda a, b: (a @ b)[[0, 0, 1]], "too few"),
         (lambda a, b: (a @ b).flatten(), "reshape"),
         (lambda a, b: -a @ b, "opposite sign"),
         (lambda a, b: 2 * a @ b, "2 times the expected one"),
         (lambda a, b: a @ b / 14**0.5, "1/sqrt(14)"),
         (lambda a, b: a @ b * 14**0.5, "sqrt(14): is a division by it missing"),
         (lambda a, b: a @ b / 10, "is a mean taken where a sum is asked for"),
-        (lambda a, b: a @ b * 1.2345, "1.23 times"),
+        (lambda a, b: a @ b * 1.2345, "1.235 times"),
         (lambda a, b: a @ b + 0.25, "0.25 too large"),
         (lambda a, b: a @ b - 0.25, "0.25 too small"),
         (lambda a, b: a @ b + a[:, :1], "each `source` is off by its own constant"),
@@ -248,7 +249,7 @@ def test_a_mistake_that_changes_nothing_in_one_case_is_still_named():
         (lambda a, b: product, "Are brackets missing"),
         (lambda a, b: (a @ b, a), "a list of 2 items came"),
         (lambda a, b: (row for row in a @ b), "Collect its items"),
-        (lambda a, b: torch.ones(5, 5), "whatever its arguments are"),
+        (lambda a, b: torch.ones(5, 5), "the same answer in every case"),
     ],
 )
 def test_the_likely_cause_is_named(wrong, fragment):
@@ -257,20 +258,25 @@ def test_the_likely_cause_is_named(wrong, fragment):
 
 def test_a_message_says_how_far_off_and_where():
     expected = numbers(6, 6)
-    value = expected + numbers(6, 6, seed=5)
-    value[2, 3] = expected[2, 3] + 10
+    value = expected.clone()
+    value.view(-1)[15::2] += numbers(11, seed=5)
     text = message(value, tensor_check(expected, "query", "key"))
     assert f"At `query` 2, `key` 3: expected {expected[2, 3]:.4g}, got {value[2, 3]:.4g}" in text
 
 
-def test_what_is_right_only_on_the_lesson_s_model_is_called_hard_coded():
+OF_THE_NOTEBOOK = torch.ones(5, 5)
+
+
+def test_where_an_answer_is_right_only_on_the_lesson_s_model_its_code_is_looked_at():
     def hard_coded(W_V, W_O):
         out = W_V @ W_O
-        return out if len(out) == 5 else out + numbers(7, 6, seed=9)
+        return out if len(out) == 5 else out + numbers(7, 6, seed=9) * OF_THE_NOTEBOOK[0, 0]
 
     text = message(hard_coded)
     assert "on a random model of width 7; right on the lesson's model" in text
-    assert "Is a number fixed in the code" in text
+    assert "Your function reads `OF_THE_NOTEBOOK` from the notebook, not from its arguments." in text
+    assert "In its code stands 5 and 6 and 7 and 9." in text
+    assert "notebook" not in message(lambda W_V, W_O: hard_coded(W_V, W_O) + numbers(5, 5)[: len(W_V)])
 
 
 def softmax_cases() -> list[Case]:
@@ -305,10 +311,11 @@ def test_triangles_and_diagonals_are_seen():
 def test_an_argument_that_is_never_used_is_named():
     def cases():
         x = numbers(3, 4)
-        return [Case(f"head {h}", (x, h), x[h], ("width",)) for h in (0, 1, 2)]
+        named = {"axes": ("width",), "parameters": ("x", "head")}
+        return [Case(f"head {h}", (x, h), x[h], **named) for h in (0, 1, 2)]
 
     check = Check("head_of", "A head", True, cases, lambda x, head: x[head])
-    assert "whatever its arguments are" in message(lambda x, head: x[1], check)
+    assert "the same answer in every case" in message(lambda x, head: x[1], check)
     assert "another `head`" in message(lambda x, head: x[min(head, 1)], check)
 
 
@@ -405,7 +412,7 @@ def test_an_error_comes_with_its_message_its_line_and_its_case():
     text = message(raises)
     assert "RuntimeError: einsum()" in text
     assert 'return torch.einsum("ij,kl,l->ik", W_V, W_O)' in text
-    assert "This is on a random model of width 7; right on the lesson's model. Is a number fixed" in text
+    assert "This is on a random model of width 7; right on the lesson's model. In its code stands 7." in text
 
 
 def test_an_earlier_wrong_value_is_told_before_a_later_error():
@@ -604,11 +611,44 @@ def meddles(W_V, W_O):
     return (W_V @ W_O).float()
 
 
+def leaves_gradients_on(W_V, W_O):
+    torch.set_grad_enabled(True)
+    return W_V @ W_O
+
+
+def leaves_gradients_off(W_V, W_O):
+    torch.set_grad_enabled(False)
+    return W_V @ W_O
+
+
+def leaves_the_dtype(W_V, W_O):
+    torch.set_default_dtype(torch.float64)
+    return W_V @ W_O
+
+
+def puts_them_back(W_V, W_O):
+    with torch.set_grad_enabled(True), torch.no_grad():
+        return W_V @ W_O
+
+
+@pytest.mark.parametrize(
+    ("answer", "fragment"),
+    [
+        (leaves_gradients_on, "leaves gradients switched on"),
+        (leaves_gradients_off, "leaves gradients switched off"),
+        (leaves_the_dtype, "leaves the default dtype changed, to float64"),
+    ],
+)
+def test_what_is_left_changed_in_the_process_is_said(answer, fragment):
+    assert fragment in message(answer)
+    assert product_check().run(puts_them_back).passed
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_random_state_grad_mode_and_dtype_are_left_alone(enabled):
     with torch.set_grad_enabled(enabled):
         before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
-        assert product_check().run(meddles).passed
+        assert "leaves" in message(meddles)
         assert torch.equal(torch.get_rng_state(), before[0])
         assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
         assert torch.is_grad_enabled() is enabled
@@ -661,7 +701,7 @@ def test_a_check_prints_one_line_and_the_progress_and_returns_nothing(capsys):
     lesson.add(value_check((0, 1)))
     assert check(lambda W_V, W_O: -W_V @ W_O) is None
     assert capsys.readouterr().out == (
-        "✗ failed: `ov_circuit`. Every number has the opposite sign. This is on the lesson's model.\n"
+        "✗ failed: `ov_circuit`. Every number has the opposite sign.\n"
         "0 of 2 solved (core 0 of 2). Next: `ov_circuit`.\n"
     )
     check(lambda W_V, W_O: W_V @ W_O)
@@ -820,7 +860,7 @@ def test_a_check_is_the_same_in_another_process():
     environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1]), PYTHONIOENCODING="utf-8")
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=True)
-    assert done.stdout.strip() == str(product_check().run(lambda W_V, W_O: W_V @ W_O * 1.5))
+    assert done.stdout.strip() == str(product_check().run(lambda W_V, W_O: meddles(W_V, W_O) * 1.5))
 
 
 def test_anything_is_readable():

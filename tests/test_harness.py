@@ -39,7 +39,7 @@ def test_full_answers_hold():
     answers = Answers(check(), {tripled: "1.5 times", (lambda x: x): "That is x itself"}, [lambda x: x + x])
     for parameter in proofs([answers]):
         parameter.values[0]()
-    assert "| doubled | 2/2 | 2/2 | yes |" in table([answers])
+    assert "| doubled |  |  |  | 2/2 | 2/2 | yes |" in table([answers])
 
 
 def test_a_wrong_answer_that_passes_is_found():
@@ -57,7 +57,9 @@ def test_a_refusal_without_the_fragment_is_found():
 def test_a_right_answer_that_fails_is_found():
     with pytest.raises(AssertionError, match="a right answer"):
         accepted(Answers(check()), tripled)
-    assert "| doubled | 0/1 | 1/2 | yes |" in table([Answers(check(), {doubled_again: "no"}, [tripled])])
+    assert "| doubled |  |  |  | 0/1 | 1/2 | yes |" in table(
+        [Answers(check(), {doubled_again: "no"}, [tripled])]
+    )
 
 
 def doubled_again(x):
@@ -101,7 +103,9 @@ def test_exercises_without_wrong_answers_are_listed():
 def test_the_options_of_a_question_are_tried():
     options = {"a": ("A", "Because."), "b": ("B", "Right."), "c": ("C", "")}
     answers = Answers(Question("which", "Which", True, options, "b"))
-    assert "| which | 3/4 | 3/3 | yes |" in table([answers]), "an option without a reason is not proven"
+    assert "| which |  |  |  | 3/4 | 3/3 | yes |" in table([answers]), (
+        "an option without a reason is not proven"
+    )
 
 
 def test_values_that_cannot_be_keys_are_wrapped():

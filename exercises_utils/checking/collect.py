@@ -99,11 +99,7 @@ def call(case: Case, answer: Callable[..., Any], wanted: Sequence[str]) -> Outpu
 def is_placeholder(answer: Any) -> bool:
     """Whether nobody has written an answer yet: None, `...`, or a tuple or list of these."""
     if type(answer) in (tuple, list):
-        return (
-            bool(answer)
-            and len(answer) < 100
-            and all(is_placeholder(item) for item in answer if item is not answer)
-        )
+        return bool(answer) and all(item is not answer and is_placeholder(item) for item in answer)
     return answer is None or answer is Ellipsis or answer is NotImplemented
 
 

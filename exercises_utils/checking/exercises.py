@@ -32,8 +32,6 @@ from exercises_utils.checking.engine import Check
 from exercises_utils.checking.isolation import Fresh, copy_of, fingerprint, same_process_state
 from exercises_utils.checking.values import Axes, convert, plain, shown
 
-Change = Mapping[str, Any] | Callable[..., Any]
-"""Changed arguments of the truth, by name; or `then(f)`; or a function of the exercise's positional parameters."""
 Calls = Sequence[Call] | Callable[[], Sequence[Call]]
 
 
@@ -49,6 +47,10 @@ class then:
     """A slip made on the right answer: ``then(lambda right: right[1:])``."""
 
     function: Callable[[Any], Any]
+
+
+Change = Mapping[str, Any] | then | Callable[..., Any]
+"""Changed arguments of the truth, by name; or `then(f)`; or a function of the exercise's positional parameters."""
 
 
 class Exercise(Check):
@@ -159,7 +161,8 @@ class Exercise(Check):
             name: named[v.name] if isinstance(v, arg) else v.get() if isinstance(v, Fresh) else v
             for name, v in change.items()
         }
-        return self.truth(*(changed.pop(name, v) for name, v in named.items()), **changed)
+        positional = [changed.pop(name, value) for name, value in named.items()]
+        return self.truth(*positional, **changed)
 
     def _read(self, value: Any) -> Any:
         """What is compared of a plain value."""

@@ -63,7 +63,8 @@ def explain(cases: Sequence[Case], values: Sequence[Any], facts: Sequence[str] =
         return None
     if message := _named(cases, values):
         return Finding("named", message)
-    for kind, search in (("universal", _universal), ("two", _two)):
+    no_truth_values = any(_is_no_truth_value(values[i], cases[i].expected) for i in failing)
+    for kind, search in () if no_truth_values else (("universal", _universal), ("two", _two)):
         if message := search(cases, values, failing):
             some_are_right = len(failing) < len(cases)
             return Finding(kind, message + (_which_cases(cases, failing, facts) if some_are_right else ""))
@@ -76,6 +77,13 @@ def explain(cases: Sequence[Case], values: Sequence[Any], facts: Sequence[str] =
     if problem is None:
         kind, problem = "where", _where_wrong(case, value)
     return Finding(kind, problem + ("" if kind == "ignored" else _which_cases(cases, failing, facts)))
+
+
+def _is_no_truth_value(value: Any, expected: Any) -> bool:
+    """Whether numbers came where True and False are asked for: that is to be said first."""
+    if not isinstance(expected, Tensor) or not isinstance(value, Tensor):
+        return False
+    return expected.dtype == torch.bool != value.dtype and value.shape == expected.shape
 
 
 # ── one slip ────────────────────────────────────────────────────────────────────────────────────────────────

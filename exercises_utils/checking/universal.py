@@ -24,7 +24,8 @@ Wrong = Iterator[tuple[str, Tensor]]
 def wrong_versions(right: Tensor, axes: Axes) -> Wrong:
     """The wrong versions of a right tensor of real numbers, as (message, numbers); some may equal the right one."""
     names = axis_names(right, axes)
-    if right.dtype == torch.bool:
+    boolean = right.dtype == torch.bool
+    if boolean:
         yield "True and False are exchanged.", ~right
         right = right.double()
     elif right.is_complex():
@@ -37,7 +38,8 @@ def wrong_versions(right: Tensor, axes: Axes) -> Wrong:
     yield from _repeated(right, names)
     if not right.is_complex():
         yield from _reduced(right, names)
-        yield from _along(right, names)
+        if not boolean:
+            yield from _along(right, names)
 
 
 def _of_each_number(right: Tensor) -> Wrong:

@@ -30,6 +30,8 @@ def plain(value: Any) -> Any:
     Numpy arrays become tensors, numpy scalars Python numbers. Anything else becomes an `UnusualValue`,
     so that the result can be pickled and judged without running code of whoever made it.
     """
+    if isinstance(value, Tensor) and value.is_meta:
+        return UnusualValue("tensor on the device meta, which has no numbers")
     if isinstance(value, Tensor):
         dense = value.detach().to_dense() if value.layout != torch.strided else value.detach()
         return dense.to("cpu", copy=True).as_subclass(Tensor)
