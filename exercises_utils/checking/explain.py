@@ -8,7 +8,7 @@ numbers in every case, so a message is a finding, not a guess.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import torch
@@ -36,8 +36,8 @@ from exercises_utils.checking.values import (
 )
 
 TWO = "Two things at once. "
-MOST_PAIRS = 200
-"""Pairs of an exercise's own slips that are tried, so that a refusal does not take minutes."""
+MOST_PAIRS = 300
+"""Pairs of an exercise's slips that are tried, so that a refusal does not take minutes."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,10 @@ def _single(
             return None
         came, base = ([torch.tensor([float(x) for x in side], dtype=torch.float64)] for side in (came, base))
         axes = ("case",)
-    if not all(isinstance(t, Tensor) for t in (*came, *base)) or any(_is_constant(b) for b in base):
+    if not all(isinstance(t, Tensor) for t in (*came, *base)):
         return None
-    if sum(b.numel() for b in base) < 2:  # anything turns one number into another
+    # Nearly anything turns one number, or several that are the same, into others.
+    if all(_is_constant(b) for b in base) or sum(b.numel() for b in base) < 2:
         return None
     pairs = list(zip(came, base, strict=True))
     for message in _versions_like(pairs[0], axes, case):
@@ -180,14 +181,14 @@ def _single(
         return extra[0]
     if any(v.shape != b.shape or v.dtype == torch.bool or b.dtype == torch.bool for v, b in pairs):
         return None
-    numbers = [Numbers(v, b, axes, case.atol, case.rtol) for v, b in pairs]
+    numbers = [Numbers(v, b, axes, case.atol, case.rtol) for v, b in pairs if not _is_constant(b)]
     if bad := [problem for n in numbers if (problem := not_finite(n))]:
         return bad[0] if first_guess else None
     return cause(numbers, per_row=first_guess)
 
 
 def _is_constant(tensor: Tensor) -> bool:
-    """Whether all numbers are the same: then nearly anything could have been made from it."""
+    """Whether all numbers are the same, of several."""
     return tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all())
 
 
@@ -224,23 +225,29 @@ def _ends_agree(value: Tensor, wrong: Tensor, case: Case) -> bool:
 def _two(cases: Sequence[Case], values: Sequence[Any], failing: Sequence[int]) -> str | None:
     """Two slips that together give the value of every case."""
     some, came = [cases[i] for i in failing], [values[i] for i in failing]
-    if not all(isinstance(value, Tensor | float | int) for value in came) or any(
-        case.requires for case in some
-    ):
+    if any(case.requires for case in some):
         return None
-    for first, second in _two_universal(some, came):
-        return f"{TWO}{first} {second}"
-    for message in some[0].mistakes:
-        wrong = [case.wrong_value(message) if message in case.mistakes else case.NO_VALUE for case in some]
-        if any(value is Case.NO_VALUE for value in wrong):
-            continue
-        if then_also := _single(came, wrong, some[0].axes, some[0]):
-            return f"{TWO}{message} {then_also}"
-    pairs = list(combinations(some[0].mistakes, 2))
-    for one, other in pairs[:MOST_PAIRS]:
+    if all(isinstance(value, Tensor | float | int) for value in came):
+        for first, second in _two_universal(some, came):
+            return f"{TWO}{first} {second}"
+        for message in some[0].mistakes:
+            wrong = [
+                case.wrong_value(message) if message in case.mistakes else Case.NO_VALUE for case in some
+            ]
+            if any(value is Case.NO_VALUE for value in wrong):
+                continue
+            if then_also := _single(came, wrong, some[0].axes, some[0]):
+                return f"{TWO}{message} {then_also}"
+    for one, other in pairs_of(list(some[0].mistakes)):
         if all(_both(case, value, one, other) for case, value in zip(some, came, strict=True)):
             return f"{TWO}{one} {other}"
     return None
+
+
+def pairs_of(slips: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The pairs of slips that are tried: those of the first ones come first, an exercise's own before the derived."""
+    every = ((one, other) for i, other in enumerate(slips) for one in slips[:i])
+    return islice(every, MOST_PAIRS)
 
 
 def _two_universal(cases: Sequence[Case], came: Sequence[Any]) -> Iterator[tuple[str, str]]:

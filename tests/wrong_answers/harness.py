@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from exercises_utils.checking import ANYTHING, Case, Check, CheckList, Exercise, Outcome, Question
-from exercises_utils.checking.explain import MOST_PAIRS, Finding, explain
+from exercises_utils.checking.explain import Finding, explain, pairs_of
 from exercises_utils.checking.universal import wrong_versions
 from exercises_utils.checking.values import convert, kind, same
 
@@ -208,7 +207,7 @@ def pair_findings(exercise: Exercise) -> dict[str, Finding | None]:
     found: dict[str, Finding | None] = {}
     if any(case.requires for case in cases):
         return found
-    for one, other in list(combinations(exercise.slip_table, 2))[:MOST_PAIRS]:
+    for one, other in pairs_of(list(exercise.slip_table)):
         values = [case.both(one, other) if case.both else Case.NO_VALUE for case in cases]
         if not any(value is Case.NO_VALUE for value in values) and _differs(cases, values):
             found[f"{one} + {other}"] = explain(cases, values)
