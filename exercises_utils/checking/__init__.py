@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from exercises_utils.checking.exercises import Answer, Exercise, answer, arg, exercise, then
     from exercises_utils.checking.families import model_family
     from exercises_utils.checking.isolation import Fresh
+    from exercises_utils.checking.predicting import Prediction, letters, predict, predictions
     from exercises_utils.checking.progress import CheckList
     from exercises_utils.checking.questions import Question
 else:
@@ -25,6 +26,7 @@ else:
             "exercises": ["Answer", "Exercise", "answer", "arg", "exercise", "then"],
             "families": ["model_family"],
             "isolation": ["Fresh"],
+            "predicting": ["Prediction", "letters", "predict", "predictions"],
             "progress": ["CheckList"],
             "questions": ["Question"],
         },
@@ -43,11 +45,15 @@ __all__ = [
     "Fresh",
     "Outcome",
     "Output",
+    "Prediction",
     "Question",
     "answer",
     "arg",
     "exercise",
+    "letters",
     "model_family",
     "on_models",
+    "predict",
+    "predictions",
     "then",
 ]

@@ -6,9 +6,11 @@
 
 An exercise is a code cell with a `grade_id` and one or more regions between `### BEGIN SOLUTION` and
 `### END SOLUTION`; the cell that checks it comes later, is named `check_<grade_id>` and holds
-`checks.<grade_id>(<grade_id>)`. Two tags mean something: the outputs of a `drop-output` cell are not stored,
+`checks.<grade_id>(<grade_id>)`. Three tags mean something: the outputs of a `drop-output` cell are not stored,
 and a `solution-only` cell (prose that gives an answer away) is folded where solutions are shown and left out
-where they are not. The course's development extra has to be installed.
+where they are not. A `prediction` is an exercise whose answer is nobody's solution: it is shown nowhere, the comment
+after it stays in the stub, and a later cell shows what came, with `checks.<grade_id>.compare(…)`. The course's
+development extra has to be installed.
 """
 
 import ast
@@ -20,8 +22,9 @@ import logging
 import re
 import shutil
 import sys
+import tokenize
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +39,9 @@ from exercises_utils.lessons import colab
 from exercises_utils.lessons.running import RunError, environment, run_notebook
 from exercises_utils.models.files import write_whole
 
-PLOTLY = "application/vnd.plotly.v1+json"
-DROP_OUTPUT, SOLUTION_ONLY = "drop-output", "solution-only"
+PLOTLY, SVG = "application/vnd.plotly.v1+json", "image/svg+xml"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+DROP_OUTPUT, SOLUTION_ONLY, PREDICTION = "drop-output", "solution-only", "prediction"
 SOLUTIONS, EXERCISES = "solutions", "notebooks"
 STUB = "raise NotImplementedError()  # your code here"
 NOTEBOOK_METADATA = {
@@ -176,6 +180,8 @@ def _broken_rules(notebook: NotebookNode) -> Iterator[str]:
         if _is_exercise(cell):
             if f"check_{name}" not in [_grade_id(later) for later in notebook.cells[i:]]:
                 yield f"`{name}` has no cell `check_{name}` after it"
+            if _has_tag(cell, PREDICTION) and not _is_compared(notebook.cells[i:], name):
+                yield f"`{name}` is a prediction, and no cell after it has checks.{name}.compare(…)"
             try:
                 stub = exercise_stub(cell.source, name)
             except ValueError as error:
@@ -189,6 +195,11 @@ def _broken_rules(notebook: NotebookNode) -> Iterator[str]:
             exercise = name.removeprefix("check_")
             if cell.source.strip() != f"checks.{exercise}({exercise})":
                 yield f"`{name}` has to hold exactly: checks.{exercise}({exercise})"
+
+
+def _is_compared(cells: Iterable[NotebookNode], name: str) -> bool:
+    call = re.compile(rf"^checks\.{name}\.compare\(", re.MULTILINE)
+    return any(cell.cell_type == "code" and call.search(cell.source) for cell in cells)
 
 
 # The executed solution
@@ -237,6 +248,7 @@ def _tidy_outputs(cell: NotebookNode, lesson: Lesson) -> None:
     if _has_tag(cell, DROP_OUTPUT):
         cell.outputs = []
     for output in cell.outputs:
+        output.get("data", {}).pop(WIDGET, None)  # it names what only this kernel has
         text = json.dumps(output)
         if output.output_type == "stream" and output.name == "stderr":
             raise LessonError(f"{where} writes to standard error:\n{output.text}")
@@ -246,29 +258,49 @@ def _tidy_outputs(cell: NotebookNode, lesson: Lesson) -> None:
 
 
 def embed_images(notebook: NotebookNode) -> None:
-    """Puts a PNG beside each plotly output: GitHub shows nothing else. Needs Chromium."""
-    figures = [
-        output.data
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if PLOTLY in output.get("data", {})
-    ]
-    if not figures:
-        return
+    """Puts a PNG beside each plotly output, and into the place of each SVG. Needs Chromium.
+
+    GitHub shows no plotly and not every SVG, and JupyterLab shows SVG only in notebooks that are trusted.
+    """
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", []) if output.get("data")]
+    plots = [output for output in outputs if PLOTLY in output.data]
+    drawn = [_plotly(output.data[PLOTLY]) for output in plots]
+    for output, picture in zip(plots, pictures(drawn), strict=True):
+        output.data["image/png"] = base64.b64encode(picture).decode()
+    drawings = [output for output in outputs if SVG in output.data]
+    cards = [_card(output.data.pop(SVG)) for output in drawings]
+    for output, card, picture in zip(drawings, cards, pictures(cards, scale=2), strict=True):
+        output.data["image/png"] = base64.b64encode(picture).decode()
+        output.metadata["image/png"] = {"width": card.layout.width, "height": card.layout.height}
+
+
+def _plotly(figure: NotebookNode) -> Any:
     import plotly.io
 
-    drawn = [
-        plotly.io.from_json(json.dumps({key: data[PLOTLY][key] for key in ("data", "layout")}))
-        for data in figures
-    ]
-    for data, picture in zip(figures, pictures(drawn), strict=True):
-        data["image/png"] = base64.b64encode(picture).decode()
+    return plotly.io.from_json(json.dumps({key: figure[key] for key in ("data", "layout")}))
 
 
-def pictures(figures: Iterable[Any]) -> list[bytes]:
-    """The plotly figures as PNGs. Needs Chromium."""
+def _card(svg: str) -> Any:
+    """A plotly figure that is nothing but this SVG: so one way leads to every picture."""
+    import plotly.graph_objects as go
+
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    if size is None:
+        raise LessonError("An SVG in the outputs has no viewBox from 0 0, so nobody knows how large it is.")
+    width, height = (round(float(pixels)) for pixels in size.groups())
+    figure = go.Figure(layout={"width": width, "height": height, "margin": dict.fromkeys("lrtb", 0)})
+    figure.update_layout(xaxis_visible=False, yaxis_visible=False, plot_bgcolor="white")
+    source = f"data:{SVG};base64,{base64.b64encode(svg.encode()).decode()}"
+    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "sizex": 1, "sizey": 1}
+    return figure.add_layout_image(source=source, sizing="stretch", layer="above", **place)
+
+
+def pictures(figures: Sequence[Any], scale: int = 1) -> list[bytes]:
+    """The plotly figures as PNGs, `scale` pixels for each of theirs. Needs Chromium, if there are any."""
+    if not figures:
+        return []
     with _image_server():
-        return [smaller_png(figure.to_image(format="png", scale=1)) for figure in figures]
+        return [smaller_png(figure.to_image(format="png", scale=scale)) for figure in figures]
 
 
 def smaller_png(picture: bytes) -> bytes:
@@ -347,8 +379,11 @@ def exercise_notebook(solution: NotebookNode, *, with_solutions: bool = True) ->
             if not _is_exercise(cell):
                 cells[-1].metadata["editable"] = False
         if _is_exercise(cell):
-            cells[-1].source = exercise_stub(cell.source, name)
-            waiting[f"check_{name}"] = cell
+            if _has_tag(cell, PREDICTION):
+                cells[-1].source = exercise_stub(cell.source, name, keep_comment=True)
+            else:
+                cells[-1].source = exercise_stub(cell.source, name)
+                waiting[f"check_{name}"] = cell
         elif name in waiting and with_solutions:
             cells.append(_folded("Solution", waiting.pop(name)))
     notebook = new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
@@ -356,11 +391,12 @@ def exercise_notebook(solution: NotebookNode, *, with_solutions: bool = True) ->
     return notebook
 
 
-def exercise_stub(source: str, name: str) -> str:
+def exercise_stub(source: str, name: str, *, keep_comment: bool = False) -> str:
     """Returns the source of an exercise's cell with its solution taken out.
 
     Inside a function, `raise NotImplementedError()` takes the solution's place, so the signature and the
-    docstring stay. At the top level the solution assigns the answer, and `name = None` takes its place.
+    docstring stay. At the top level the solution assigns the answer, and `name = None` takes its place; with
+    `keep_comment`, the solution's last comment stays beside it.
 
     Raises `ValueError` where the markers do not pair, or a top-level solution does not assign `name`.
     """
@@ -376,7 +412,7 @@ def exercise_stub(source: str, name: str) -> str:
         elif marker:
             if region is None:
                 raise ValueError("### END SOLUTION has no ### BEGIN SOLUTION")
-            lines.append(f"{indent}{STUB}" if indent else _value_stub("\n".join(region), name))
+            lines.append(f"{indent}{STUB}" if indent else _value_stub("\n".join(region), name, keep_comment))
             region = None
         elif region is not None:
             region.append(line)
@@ -387,7 +423,7 @@ def exercise_stub(source: str, name: str) -> str:
     return "\n".join(lines)
 
 
-def _value_stub(solution: str, name: str) -> str:
+def _value_stub(solution: str, name: str, keep_comment: bool) -> str:
     targets = [
         target
         for statement in ast.parse(dedent(solution)).body
@@ -396,7 +432,10 @@ def _value_stub(solution: str, name: str) -> str:
     ]
     if name not in [target.id for target in targets if isinstance(target, ast.Name)]:
         raise ValueError(f"a solution at the top level has to assign `{name}`")
-    return f"{name} = None  # your answer"
+    tokens = tokenize.generate_tokens(io.StringIO(solution).readline)
+    comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
+    comment = comments[-1] if keep_comment and comments else "# your answer"
+    return f"{name} = None  {comment}"
 
 
 def solution_code(source: str) -> str:

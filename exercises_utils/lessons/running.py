@@ -74,6 +74,7 @@ def run_notebook(
     client = _Client(notebook, km=manager, timeout=timeout, allow_errors=keep_going, log=silent)
     client.keep_outputs = not keep_going
     client.record_timing = False
+    client.store_widget_state = False  # widgets live in the kernel, and are named anew in each run
     client.resources = {"metadata": {"path": str(folder)}}
     current = 0
 

@@ -1,5 +1,6 @@
-"""Figures and widgets: `plotting.heatmap(…)` and the like."""
+"""Figures and widgets: `plotting.heatmap(…)` and the like; a game with a model; drawings of mechanisms."""
 
+from exercises_utils.plotting import drawing
 from exercises_utils.plotting.figures import (
     bar,
     heatmap,
@@ -12,12 +13,15 @@ from exercises_utils.plotting.figures import (
     scatter,
     strip,
 )
+from exercises_utils.plotting.play import Reply, play, read_numbers
 from exercises_utils.plotting.widgets import attention_heads, display_sequence
 
 __all__ = [
+    "Reply",
     "attention_heads",
     "bar",
     "display_sequence",
+    "drawing",
     "heatmap",
     "heatmap_facets",
     "histogram",
@@ -25,6 +29,8 @@ __all__ = [
     "line",
     "line_facets",
     "plane_facets",
+    "play",
+    "read_numbers",
     "scatter",
     "strip",
 ]

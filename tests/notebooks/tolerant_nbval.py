@@ -4,7 +4,8 @@
 - Printed floats may differ by one unit in their last printed place, or by float noise (`FLOAT_NOISE`).
 - Plotly figures are compared as numbers, however plotly stored them; other text in them as printed text is.
 - A cell that was never executed fails; so does standard error that is not in the stored notebook.
-- PNGs are ignored (they depend on fonts), and so are the outputs of cells tagged `drop-output`.
+- PNGs are ignored (they depend on fonts), and so are the outputs of cells tagged `drop-output`. Of drawings and games,
+  which are stored as PNGs, the words beside them are compared.
 """
 
 import base64
@@ -17,7 +18,7 @@ import pytest
 from nbval.plugin import IPyNbCell
 
 PLOTLY = "application/vnd.plotly.v1+json"
-IGNORED_MIMES = {"image/png"}
+IGNORED_MIMES = {"image/png", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
 FLOAT_NOISE = 1e-6  # relative; absolute below one
 FIGURE_TOLERANCE = 1e-4
 
