@@ -105,51 +105,66 @@ def _makes(case: Case, value: Any, message: str) -> bool:
     return wrong is not case.NO_VALUE and same(convert(value, wrong), wrong, case.atol, case.rtol)
 
 
-Pair = tuple[Tensor, Tensor]
-"""A tensor that came, and another one that it may have been made from."""
+@dataclass(frozen=True)
+class Pair:
+    """A value that came in a case, and another one that it may have been made from."""
+
+    value: Any
+    base: Any
+    axes: Axes
+    case: Case
+
+    @property
+    def size(self) -> int:
+        """How many numbers the base has; none where they are all the same, since anything could be made from these."""
+        if not isinstance(self.base, Tensor) or not self.base.numel():
+            return 0
+        return self.base.numel() if (self.base != self.base.flatten()[0]).any() else 0
+
+    def like(self) -> list[str]:
+        """The universal slips that make the value of the base, by their messages."""
+        if self.value.is_complex() and not self.base.is_complex():
+            return []
+        return [message for message, wrong in wrong_versions(self.base, self.axes) if self._is(wrong)]
+
+    def _is(self, wrong: Tensor) -> bool:
+        if wrong.shape != self.value.shape:
+            return False
+        return _ends_agree(self.value, wrong, self.case) and same(
+            self.value, wrong, self.case.atol, self.case.rtol
+        )
+
+    def numbers(self) -> Numbers:
+        """Both, for the search of what turns the base into the value."""
+        return Numbers(self.value, self.base, self.axes, self.case.atol, self.case.rtol)
 
 
 def _universal(cases: Sequence[Case], values: Sequence[Any], failing: Sequence[int]) -> str | None:
     """What turns the right values into those that came, in every failing case."""
-    some, came = [cases[i] for i in failing], [values[i] for i in failing]
-    if any(case.requires for case in some):
+    pairs = [Pair(values[i], cases[i].expected, cases[i].axes, cases[i]) for i in failing]
+    if any(pair.case.requires for pair in pairs):
         return None
-    expected = [case.expected for case in some]
-    if parts := _one_part(came, expected, some[0].axes):
-        name, came, expected, axes = parts
-        return _prefix(f"In `{name}`: ", _single(came, expected, axes, some[0], first_guess=True))
-    return _single(came, expected, some[0].axes, some[0], first_guess=True)
+    if part := _one_part(pairs):
+        text = _single(part[1], first_guess=True)
+        return None if text is None else f"In `{part[0]}`: {text}"
+    return _single(pairs, first_guess=True)
 
 
-def _prefix(prefix: str, text: str | None) -> str | None:
-    return None if text is None else prefix + text
-
-
-def _one_part(
-    came: Sequence[Any], expected: Sequence[Any], axes: Any
-) -> tuple[str, list[Any], list[Any], Axes] | None:
+def _one_part(pairs: Sequence[Pair]) -> tuple[str, list[Pair]] | None:
     """The one part of a tuple or dict that is wrong in all cases, if the others are right."""
-    wrong: dict[str, tuple[list[Any], list[Any], Axes]] = {}
-    for value, right in zip(came, expected, strict=True):
-        if (
-            not isinstance(right, tuple | list | dict)
-            or type(value) is not type(right)
-            or len(value) != len(right)
-        ):
+    wrong: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        value, right, axes = pair.value, pair.base, pair.axes
+        if not isinstance(right, tuple | list | dict) or type(value) is not type(right):
             return None
-        if isinstance(right, dict) and set(value) != set(right):
+        if len(value) != len(right) or (isinstance(right, dict) and set(value) != set(right)):
             return None
         for name, item, wanted in parts(value, right, axes):
             item = convert(item, wanted)
             if not same(item, wanted):
                 own = axes.get(name) if isinstance(axes, Mapping) else None
-                got, base, _ = wrong.setdefault(name, ([], [], own))
-                got.append(item)
-                base.append(wanted)
-    if len(wrong) != 1:
-        return None
-    ((name, (got, base, own)),) = wrong.items()
-    return name, got, base, own
+                wrong.setdefault(name, []).append(Pair(item, wanted, own, pair.case))
+    return next(iter(wrong.items())) if len(wrong) == 1 else None
 
 
 def parts(value: Any, expected: Any, axes: Axes) -> list[tuple[str, Any, Any]]:
@@ -159,51 +174,36 @@ def parts(value: Any, expected: Any, axes: Axes) -> list[tuple[str, Any, Any]]:
     return list(zip(item_names(expected, axes), value, expected, strict=True))
 
 
-def _single(
-    came: Sequence[Any], base: Sequence[Any], axes: Axes, case: Case, first_guess: bool = False
-) -> str | None:
+def _single(pairs: Sequence[Pair], first_guess: bool = False) -> str | None:
     """What turns every base into what came: tensors one by one, numbers of several cases taken together."""
-    if all(isinstance(b, float | int) and not isinstance(b, bool) for b in base) and len(base) > 1:
-        if not all(isinstance(v, float | int) and not isinstance(v, bool) for v in came):
-            return None
-        came, base = ([torch.tensor([float(x) for x in side], dtype=torch.float64)] for side in (came, base))
-        axes = ("case",)
-    if not all(isinstance(t, Tensor) for t in (*came, *base)):
+    if len(pairs) > 1 and all(_is_number(pair.base) and _is_number(pair.value) for pair in pairs):
+        came, base = (
+            torch.tensor([float(x) for x in side], dtype=torch.float64)
+            for side in zip(*[(pair.value, pair.base) for pair in pairs], strict=True)
+        )
+        pairs = [Pair(came, base, ("case",), pairs[0].case)]
+    if not all(isinstance(t, Tensor) for pair in pairs for t in (pair.value, pair.base)):
         return None
-    # Nearly anything turns one number, or several that are the same, into others.
-    if all(_is_constant(b) for b in base) or sum(b.numel() for b in base) < 2:
+    # Nearly anything turns one number, or several that are the same, into others. The smallest pair rules most slips out.
+    sizes = [pair.size for pair in pairs]
+    if sum(sizes) < 2:
         return None
-    pairs = list(zip(came, base, strict=True))
-    for message in _versions_like(pairs[0], axes, case):
-        if all(message in _versions_like(pair, axes, case) for pair in pairs[1:]):
+    smallest = pairs[min((i for i, size in enumerate(sizes) if size), key=lambda i: sizes[i])]
+    for message in smallest.like():
+        if all(message in pair.like() for pair in pairs if pair is not smallest):
             return message
-    if first_guess and all(extra := [extra_rows(v, b, axes) for v, b in pairs]):
+    if first_guess and all(extra := [extra_rows(pair.value, pair.base, pair.axes) for pair in pairs]):
         return extra[0]
-    if any(v.shape != b.shape or v.dtype == torch.bool or b.dtype == torch.bool for v, b in pairs):
+    if any(p.value.shape != p.base.shape or torch.bool in (p.value.dtype, p.base.dtype) for p in pairs):
         return None
-    numbers = [Numbers(v, b, axes, case.atol, case.rtol) for v, b in pairs if not _is_constant(b)]
+    numbers = [pair.numbers() for pair, size in zip(pairs, sizes, strict=True) if size]
     if bad := [problem for n in numbers if (problem := not_finite(n))]:
         return bad[0] if first_guess else None
     return cause(numbers, per_row=first_guess)
 
 
-def _is_constant(tensor: Tensor) -> bool:
-    """Whether all numbers are the same, of several."""
-    return tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all())
-
-
-def _versions_like(pair: Pair, axes: Axes, case: Case) -> list[str]:
-    """The universal slips that make the first tensor of the second, by their messages."""
-    value, base = pair
-    if value.is_complex() and not base.is_complex():
-        return []
-    return [
-        message
-        for message, wrong in wrong_versions(base, axes)
-        if wrong.shape == value.shape
-        and _ends_agree(value, wrong, case)
-        and same(value, wrong, case.atol, case.rtol)
-    ]
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool)
 
 
 def _ends_agree(value: Tensor, wrong: Tensor, case: Case) -> bool:
@@ -211,10 +211,11 @@ def _ends_agree(value: Tensor, wrong: Tensor, case: Case) -> bool:
     if not value.numel():
         return True
     value, wrong = double(value), double(wrong)
-    slack = 1e-3 * max(float(wrong.abs().max()), 1.0) if case.atol is None else 10 * case.atol + 1e-3
+    finite = wrong[wrong.isfinite()].abs()
+    slack = 10 * (case.atol or 0) + 1e-3 * max(float(finite.max()) if finite.numel() else 1.0, 1.0)
     for i in (0, -1):
-        one, other = complex(value.flatten()[i]), complex(wrong.flatten()[i])
-        if abs(one - other) > slack + (case.rtol or 1e-3) * abs(other):
+        gap = (value.flatten()[i] - wrong.flatten()[i]).abs()
+        if gap.isfinite() and gap > slack + (case.rtol or 0) * wrong.flatten()[i].abs():
             return False
     return True
 
@@ -227,21 +228,24 @@ def _two(cases: Sequence[Case], values: Sequence[Any], failing: Sequence[int]) -
     some, came = [cases[i] for i in failing], [values[i] for i in failing]
     if any(case.requires for case in some):
         return None
-    if all(isinstance(value, Tensor | float | int) for value in came):
-        for first, second in _two_universal(some, came):
-            return f"{TWO}{first} {second}"
-        for message in some[0].mistakes:
-            wrong = [
-                case.wrong_value(message) if message in case.mistakes else Case.NO_VALUE for case in some
-            ]
-            if any(value is Case.NO_VALUE for value in wrong):
-                continue
-            if then_also := _single(came, wrong, some[0].axes, some[0]):
-                return f"{TWO}{message} {then_also}"
+    smallest_first = sorted(zip(some, came, strict=True), key=lambda item: _size(item[0].expected))
     for one, other in pairs_of(list(some[0].mistakes)):
-        if all(_both(case, value, one, other) for case, value in zip(some, came, strict=True)):
+        if all(_both(case, value, one, other) for case, value in smallest_first):
             return f"{TWO}{one} {other}"
-    return None
+    if not all(isinstance(value, Tensor | float | int) for value in came):
+        return None
+    for message in some[0].mistakes:
+        wrong = [case.wrong_value(message) if message in case.mistakes else Case.NO_VALUE for case in some]
+        if any(value is Case.NO_VALUE for value in wrong):
+            continue
+        pairs = [Pair(v, w, case.axes, case) for v, w, case in zip(came, wrong, some, strict=True)]
+        if then_also := _single(pairs):
+            return f"{TWO}{message} {then_also}"
+    return _two_universal(some, came)
+
+
+def _size(value: Any) -> int:
+    return value.numel() if isinstance(value, Tensor) else 0
 
 
 def pairs_of(slips: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -250,17 +254,20 @@ def pairs_of(slips: Sequence[str]) -> Iterator[tuple[str, str]]:
     return islice(every, MOST_PAIRS)
 
 
-def _two_universal(cases: Sequence[Case], came: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    expected = [case.expected for case in cases]
-    if not all(isinstance(right, Tensor) and not right.is_complex() for right in expected):
-        return
-    versions = [dict(wrong_versions(right, case.axes)) for right, case in zip(expected, cases, strict=True)]
+def _two_universal(cases: Sequence[Case], came: Sequence[Any]) -> str | None:
+    if not all(isinstance(case.expected, Tensor) and not case.expected.is_complex() for case in cases):
+        return None
+    versions = [dict(wrong_versions(case.expected, case.axes)) for case in cases]
     for message in versions[0]:
         # A version that has lost numbers could be found in nearly anything.
-        if versions[0][message].numel() == expected[0].numel() and all(message in each for each in versions):
-            second = _single(came, [each[message] for each in versions], cases[0].axes, cases[0])
-            if second is not None:
-                yield message, second
+        if versions[0][message].numel() < cases[0].expected.numel() or not all(
+            message in v for v in versions
+        ):
+            continue
+        pairs = [Pair(v, each[message], c.axes, c) for v, each, c in zip(came, versions, cases, strict=True)]
+        if then_also := _single(pairs):
+            return f"{TWO}{message} {then_also}"
+    return None
 
 
 def _both(case: Case, value: Any, one: str, other: str) -> bool:

@@ -340,10 +340,10 @@ def cause(failing: Sequence[Numbers], per_row: bool = False) -> str | None:
     if not several:
         return None
     clean = [n.without_infinities() for n in several]
+    quickest_first = sorted(clean, key=lambda n: n.expected.numel())
     for diagnose in BACKWARD + (PER_ROW if per_row else ()):
-        problem = diagnose(clean[0])
-        if problem and all(diagnose(n) for n in clean[1:]):
-            return problem
+        if all(diagnose(n) for n in quickest_first):
+            return diagnose(clean[0])
     return None
 
 
