@@ -12,8 +12,12 @@ from torch import Tensor
 
 from exercises_utils.challenges.palindromes import evidence as evidence_task
 from exercises_utils.challenges.palindromes import task
-from exercises_utils.challenges.palindromes.checks_common import lesson_model, verdict_bias, verdict_direction
-from exercises_utils.challenges.palindromes.checks_verdict import palindromes
+from exercises_utils.challenges.palindromes.checks_common import (
+    lesson_model,
+    palindromes,
+    verdict_bias,
+    verdict_direction,
+)
 from exercises_utils.checking import Question
 from exercises_utils.evidence import (
     CircuitCheck,

@@ -1,34 +1,23 @@
-"""The checks of lesson 03, sections 1 to 3: the verdict, who writes it, and where END looks."""
-
-import functools
-from typing import Any
+"""The checks of lesson 03, sections 1 to 3: the verdict, who writes it, and attention to the mirror."""
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
-from transformer_lens.utilities import get_act_name
 
-from exercises_utils.challenges.palindromes import task
 from exercises_utils.challenges.palindromes.checks_common import (
     FAMILY,
-    LESSON,
-    lesson_model,
-    seen_at,
+    run,
     some_tokens,
     verdict_bias,
     verdict_direction,
 )
-from exercises_utils.checking import Case, Check, Question, exercise, on_models
-from exercises_utils.tools import hooks
+from exercises_utils.checking import Call, exercise, on_models, then
 
 # ── 1 · the verdict ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @exercise("The number that everything moves", core=True, axes="sequence")
 def logit_diff(model, tokens, *, towards=(1, 0), position=-1, of="logits"):
-    """From the stream that is unembedded."""
-    (read,) = seen_at(model, tokens, "unembed.hook_in")
-    every = read @ model.W_U + model.b_U
+    """By a forward pass without hooks."""
+    every = run(model, tokens)["logits"]
     logits = every.mean(1) if position == "mean" else every[:, position]
     logits = {"logits": logits, "probs": logits.softmax(-1), "log_probs": logits.log_softmax(-1)}[of]
     if towards is ALL:
@@ -38,7 +27,7 @@ def logit_diff(model, tokens, *, towards=(1, 0), position=-1, of="logits"):
 
 
 ALL = slice(None)
-PALINDROME = "This is the {} of palindrome alone; subtract that of no palindrome (index 0)."
+ONE_ALONE = "This is the {} of {} alone; return palindrome (index 1) minus no palindrome (index 0)."
 logit_diff.given(on_models(FAMILY, tokens=some_tokens))
 logit_diff.slips(
     {
@@ -47,48 +36,46 @@ logit_diff.slips(
         "These are the logits of START; read them at END, the last position.": dict(position=0),
         "This is one value for each position; read the logits at END only, position -1.": dict(position=ALL),
         "These are probabilities; return the difference of the logits, before the softmax.": dict(of="probs"),
-        PALINDROME.format("logit"): dict(towards=(1,)),
-        PALINDROME.format("log-probability"): dict(towards=(1,), of="log_probs"),
-        PALINDROME.format("probability"): dict(towards=(1,), of="probs"),
+        ONE_ALONE.format("logit", "palindrome"): dict(towards=(1,)),
+        ONE_ALONE.format("logit", "no palindrome"): dict(towards=(0,)),
         "These are both logits; return their difference, one number for each sequence.": dict(towards=ALL),
         "This is the mean over positions; the model answers at END only.": dict(position="mean"),
     }
 )
 
 
+# ── 2 · who writes it ───────────────────────────────────────────────────────────────────────────────────────
+
+
 @exercise("Direct logit attribution that adds up", core=True, axes="component sequence")
 def logit_attribution(
-    model, tokens, *, scale="ln_final", power=-1, at=-1, towards=(1, 0), bias="last", heads_bias=True
-):
+    model, tokens, *, scale="last", power=-1, at=-1, towards=(1, 0), bias="last", heads_bias="a row"
+):  # fmt: skip
     """From z and W_O, not from `hook_result`."""
-    names = [get_act_name("z", layer) for layer in range(model.cfg.n_layers)]
-    norm = "blocks.0.ln1" if scale == "first" else "ln_final"
-    *zs, divide_by = seen_at(model, tokens, *names, f"{norm}.hook_scale")
+    seen = run(model, tokens)
     parts = [model.W_E[tokens[:, at]], model.W_pos[tokens.shape[1] + at].expand(len(tokens), -1)]
-    for layer, z in enumerate(zs):
-        parts += [z[:, at, head] @ model.W_O[layer, head] for head in range(model.cfg.n_heads)]
-    parts += [model.b_O.sum(0).expand(len(tokens), -1)] * heads_bias
+    for layer in range(model.cfg.n_layers):
+        parts += [seen["z", layer][:, at, head] @ model.W_O[layer, head] for head in range(model.cfg.n_heads)]
+    b_O = model.b_O[-1] if heads_bias == "last layer" else model.b_O.sum(0)
+    parts += [b_O.expand(len(tokens), -1)] * (heads_bias is not None)
     components = torch.stack(parts)
-    divide_by = divide_by[:, at]
+    divide_by = seen["scale", {"first": 0, "before": model.cfg.n_layers - 1}.get(scale, "last")][:, at]
     if scale == "mean":
         divide_by = divide_by.mean()
     elif scale == "own":
         divide_by = (components.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
+    elif scale == "without epsilon":
+        divide_by = (divide_by**2 - model.cfg.eps).sqrt()
     rows = components * divide_by**power @ verdict_direction(model, towards)
     last = verdict_bias(model, towards).expand(1, len(tokens))
-    if bias == "scaled":
-        last = last / divide_by.reshape(1, -1)
-    order = {
-        "last": [rows, last],
-        "first": [last, rows],
-        None: [rows],
-        "zero": [rows, 0 * last],
-        "scaled": [rows, last],
-    }
-    return torch.cat([rows, -last] if bias == "turned" else order[bias])
+    if bias == "in b_O":
+        rows[-1] += last[0]
+    kinds = {"last": [rows, last], "first": [last, rows], "turned": [rows, -last], "zero": [rows, 0 * last]}
+    scaled = [rows, last * divide_by.reshape(1, -1) ** power] if scale != "own" else kinds["last"]
+    return torch.cat({**kinds, None: [rows], "in b_O": [rows, 0 * last], "scaled": scaled}[bias])
 
 
-logit_attribution.given(on_models(FAMILY, tokens=some_tokens))
+logit_attribution.given(on_models(FAMILY, lesson_batch=10, tokens=some_tokens))
 logit_attribution.slips(
     {
         "The rows do not add up to the logit difference: the last LayerNorm's scale is forgotten. Divide by "
@@ -97,8 +84,14 @@ logit_attribution.slips(
         "This is the scale of the first LayerNorm; the unembedding reads after the last one, `ln_final`.": dict(
             scale="first"
         ),
+        "This is the scale that the last layer reads with; the unembedding reads after `ln_final`.": dict(
+            scale="before"
+        ),
         "Every component was normalised by a scale of its own; divide all by the one scale of their sum, "
         '`cache["ln_final.hook_scale"]`, or they do not add up.': dict(scale="own"),
+        "The scale leaves out LayerNorm's epsilon, `model.cfg.eps`; the cache has the scale as the model used it.": dict(
+            scale="without epsilon"
+        ),
         "You multiplied by the last LayerNorm's scale; divide by it.": dict(power=1),
         "The row of `b_U` comes first; it is the last row.": dict(bias="first"),
         "The row of `b_U` is turned round: `b_U[1] - b_U[0]`.": dict(bias="turned"),
@@ -106,8 +99,12 @@ logit_attribution.slips(
         "The last row should be `b_U[1] - b_U[0]`, not zero: without it the rows do not add up.": dict(
             bias="zero"
         ),
+        "`b_U[1] - b_U[0]` is in the row of `b_O`; it has a row of its own, the last.": dict(bias="in b_O"),
         "The bias is not divided by the scale: it is added after the LayerNorm.": dict(bias="scaled"),
-        "The row of the heads' output bias `b_O` is missing.": dict(heads_bias=False),
+        "The row of the heads' output bias `b_O` is missing.": dict(heads_bias=None),
+        "The row of `b_O` holds the last layer's only; it is the sum over layers.": dict(
+            heads_bias="last layer"
+        ),
         "The sign is turned round: towards palindrome (index 1), away from no palindrome (index 0).": dict(
             towards=(0, 1)
         ),
@@ -119,131 +116,60 @@ logit_attribution.slips(
 )
 
 
-verdicts = logit_diff.truth
+# ── 3 · one value changed ───────────────────────────────────────────────────────────────────────────────────
 
 
-@functools.cache
-def _head_costs() -> dict[tuple[int, int], float]:
-    """Nats that mean-ablating each head costs on 1,000 sequences."""
-    model, data = lesson_model.get(), task.make_data(1000, seed=5)
-    before = task.loss(model(data.tokens), data)
-    costs = {}
-    for layer in range(model.cfg.n_layers):
-        for head in range(model.cfg.n_heads):
-            with hooks.ablate(model, [(layer, head)], activation="z", how="mean"):
-                costs[layer, head] = (task.loss(model(data.tokens), data) - before).item()
-    return costs
+@exercise("Attention to the mirror", core=True, axes="sequence pair")
+def mirror_attention(pattern, *, half="second", start=0, shift=0, sides="query key", of="mirror"):
+    """By flat indices."""
+    size = pattern.shape[-1]
+    queries = torch.arange(1, size // 2) if half == "first" else torch.arange(size // 2, size - 1) + start
+    keys = queries if of == "itself" else size - 1 - queries + shift
+    if sides == "key query":
+        queries, keys = keys, queries
+    if of == "half":
+        return pattern[:, queries, 1 : size // 2].sum(-1)
+    return pattern.flatten(1)[:, queries * size + keys]
 
 
-def why_no_head(value: Any) -> str | None:
-    """Why this is no head of the lesson's model, or None."""
-    if not (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
-    ):
-        problem = f"A head is a pair of whole numbers, (layer, head), such as (0, 1); got {value!r}."
-        in_tensor = isinstance(value, Tensor) or (
-            isinstance(value, tuple | list) and any(isinstance(i, Tensor) for i in value)
+def _pattern(size: int, n: int) -> torch.Tensor:
+    """Not causal, so that a mistake that reads above the diagonal does not read zeros."""
+    return torch.randn(size, n + 2, n + 2, generator=torch.Generator().manual_seed(n)).softmax(-1)
+
+
+mirror_attention.given(
+    [
+        Call(
+            f"patterns of {n} values" + (", one sequence" if size == 1 else ""),
+            dict(pattern=_pattern(size, n)),
         )
-        return problem + (" Take the numbers out of the tensor with `int(...)`." if in_tensor else "")
-    if tuple(value) not in _head_costs():
-        return f"The model has no head {tuple(value)}: layers are 0 and 1, heads are 0 and 1."
-    return None
-
-
-@functools.cache
-def _separations() -> dict[tuple[int, int], float]:
-    """By how many logits the direct contributions of each head separate the classes, on 1,000 sequences."""
-    model, data = lesson_model.get(), task.make_data(1000, seed=5)
-    rows = logit_attribution.truth(model, data.tokens)[2:-2]
-    gaps = rows[:, data.is_palindrome].mean(-1) - rows[:, ~data.is_palindrome].mean(-1)
-    return dict(zip(_head_costs(), gaps.tolist(), strict=True))
-
-
-def _refuse_reading_head(value: Any) -> str | None:
-    if problem := why_no_head(value):
-        return problem
-    gaps = _separations()
-    layer, head = value
-    if layer == 0:
-        return (
-            f"Head {layer}.{head} is in layer 0. Ablating it costs {_head_costs()[layer, head]:.3f} nats, but what matters "
-            "here is what is written directly to END and read by the unembedding: compare the rows of the heads, not "
-            "their size."
-        )
-    if gaps[layer, head] < 0.9 * max(gaps.values()):
-        return (
-            f"Between the two classes, what head {layer}.{head} writes differs by {gaps[layer, head]:.1f} logits, what "
-            f"another head writes by {max(gaps.values()):.1f}. A head may write a lot, or the same for all sequences: "
-            "look for the largest difference between the means of the classes."
-        )
-    return None
-
-
-def _best_reading_head() -> tuple[int, int]:
-    return max(_separations(), key=lambda head: _separations()[head])
-
-
-reading_head = Check(
-    "reading_head",
-    "Which head writes the verdict",
-    core=True,
-    cases=lambda: [Case(LESSON, requires=_refuse_reading_head)],
-    reference=_best_reading_head,
+        for size, n in ((5, 20), (6, 6), (4, 26), (1, 8), (3, 2))
+    ]
 )
-
-
-# ── 3 · where END looks ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@functools.cache
-def noticed_change() -> tuple[int, Tensor, Tensor]:
-    """The position of the second half whose change moves the verdict most, and sequences before and after."""
-    model = lesson_model.get()
-    intact = palindromes(128, seed=6)
-    changed = {position: task.change_value(intact, position, seed=6) for position in task.SECOND_HALF}
-    position = min(changed, key=lambda p: verdicts(model, changed[p]).mean().item())
-    return position, intact, changed[position]
-
-
-def palindromes(size: int, seed: int) -> Int[Tensor, "sequence position"]:
-    """Palindromes only, without labels."""
-    data = task.make_data(2 * size, seed)
-    return data.tokens[data.is_palindrome][:size]
-
-
-def _where_end_looks() -> str:
-    position, intact, broken = noticed_change()
-    model, layer_head = lesson_model.get(), _best_reading_head()
-    name = get_act_name("pattern", layer_head[0])
-    gain = (
-        seen_at(model, broken, name)[0].sum(1)[:, -1] - seen_at(model, intact, name)[0].sum(1)[:, -1]
-    ).mean(0)
-    return {task.mirror(position): "a", position: "b", 0: "d"}.get(int(gain.argmax()), "?")
-
-
-where_end_looks = Question(
-    "where_end_looks",
-    "Predict where END attends",
-    core=False,
-    options={
-        "a": (
-            "at the partner in the first half",
-            "that position stands before its partner, and attention is causal: it cannot know that they disagree.",
+mirror_attention.slips(
+    {
+        "These go from the first half to the second, which attention cannot do: rows are queries, columns are "
+        "keys.": dict(sides="key query"),
+        "These go from the first half to the second; the queries are the second half's positions.": dict(
+            half="first"
         ),
-        "b": (
-            "at the partner in the second half",
-            "of the two, only this position has seen both values, so here a mark of the disagreement can stand.",
+        "Off by one: the mirror of position i is n + 1 - i, not n - i (START is position 0).": dict(shift=-1),
+        "Off by one: the mirror of position i is n + 1 - i, not n + 2 - i.": dict(shift=1),
+        "Off by one: the second half starts at position n/2 + 1, not n/2 (START is position 0).": dict(
+            start=-1
         ),
-        "c": (
-            "at both, equally",
-            "the two know different things: the one in the first half has not seen its partner.",
+        "Off by one: n is the number of values, two less than there are positions.": dict(start=1),
+        "This is the attention of each position to itself, the diagonal; the mirror is at n + 1 - i.": dict(
+            of="itself"
         ),
-        "d": (
-            "at `START`",
-            "some models rest there while nothing is wrong, but this sequence has something wrong in it.",
+        "This is the attention to the whole first half; only the mirror is asked for.": dict(of="half"),
+        "This is the whole antidiagonal, with START, END and the first half; only the second half's values are asked "
+        "for.": lambda pattern: pattern.flip(-1).diagonal(dim1=1, dim2=2),
+        "START and END have no mirror; leave out the last number, END's.": lambda pattern: pattern.flip(
+            -1
+        ).diagonal(dim1=1, dim2=2)[:, pattern.shape[-1] // 2 :],
+        "Pairs are in the order of the first half; start with the middle pair, as the second half does.": then(
+            lambda right: right.flip(-1)
         ),
-    },
-    answer=_where_end_looks,
+    }
 )
