@@ -7,10 +7,8 @@ instead of norms. Each check runs on the lesson's model and on random models of 
 from exercises_utils.challenges.palindromes import (
     checks_evidence,
     checks_message,
-    checks_old_comparing,
-    checks_old_message,
-    checks_old_verdict,
     checks_verdict,
+    checks_weights,
 )
 from exercises_utils.checking import CheckList
 
@@ -28,21 +26,14 @@ swap_inputs = CHECKS.add(checks_message.swap_inputs)
 counterexamples = CHECKS.add(checks_evidence.counterexamples)
 mend = CHECKS.add(checks_message.mend)
 
-token_circuit = CHECKS.add(checks_old_comparing.token_circuit)
-attention_without_positions = CHECKS.add(checks_old_comparing.attention_without_positions)
-verdict_by_position = CHECKS.add(checks_old_message.verdict_by_position)
-composition_score = CHECKS.add(checks_old_message.composition_score)
-ablation_costs = CHECKS.add(checks_old_message.ablation_costs)
-stale_label = CHECKS.add(checks_old_message.stale_label)
-what_processing_keeps = CHECKS.add(checks_evidence.what_processing_keeps)
+token_circuit = CHECKS.add(checks_weights.token_circuit)
+attention_without_positions = CHECKS.add(checks_weights.attention_without_positions)
+composed_readings = CHECKS.add(checks_weights.composed_readings)
+verdict_by_position = CHECKS.add(checks_weights.verdict_by_position)
+composition_score = CHECKS.add(checks_weights.composition_score)
+ablation_costs = CHECKS.add(checks_weights.ablation_costs)
+stale_label = CHECKS.add(checks_weights.stale_label)
+what_processing_keeps = CHECKS.add(checks_weights.what_processing_keeps)
 
 circuit = CHECKS.add(checks_evidence.circuit)
 explanation = CHECKS.add(checks_evidence.explanation)
-
-# Of the first edition, until the lesson has changed.
-reading_head = CHECKS.add(checks_old_verdict.reading_head)
-where_end_looks = CHECKS.add(checks_old_verdict.where_end_looks)
-matching_head = CHECKS.add(checks_old_comparing.matching_head)
-position_circuit = CHECKS.add(checks_old_comparing.position_circuit)
-composed_key_scores = CHECKS.add(checks_old_message.composed_key_scores)
-composed_verdict = CHECKS.add(checks_old_message.composed_verdict)

@@ -18,7 +18,6 @@ from exercises_utils.challenges.palindromes.checks_common import (
     verdict_bias,
     verdict_direction,
 )
-from exercises_utils.checking import Question
 from exercises_utils.evidence import (
     CircuitCheck,
     CircuitScorer,
@@ -179,30 +178,4 @@ explanation = ExplanationCheck(
     evidence=_evidence,
     needed=0.65,
     reference=_explanation,
-)
-
-
-what_processing_keeps = Question(
-    "what_processing_keeps",
-    "What processing the weights can change",
-    core=False,
-    options={
-        "a": (
-            "the probability of palindrome",
-            "it depends on the logit difference alone, and that stays.",
-        ),
-        "b": (
-            "the logit difference",
-            "centring `W_U` over its outputs takes the same amount from both logits, and the rest is exact algebra.",
-        ),
-        "c": (
-            "the two logits, by the same amount",
-            "centring `W_U` and `b_U` over the outputs shifts both logits alike, which the softmax does not see.",
-        ),
-        "d": (
-            "the attention patterns",
-            "folding moves LayerNorm's weights into W_Q and W_K; the scores stay what they were.",
-        ),
-    },
-    answer="c",
 )
