@@ -523,6 +523,17 @@ def trains(model, tokens):
     return logits
 
 
+def asks_for_gradients(model, tokens):
+    model.requires_grad_(True)
+    return model(tokens).detach()
+
+
+def leaves_a_setting(model, tokens):
+    logits = model(tokens)
+    model.cfg.eps = 1.0
+    return logits
+
+
 def edits_tokens(model, tokens):
     logits = model(tokens)
     tokens[0, 0] = 8
@@ -537,6 +548,8 @@ def edits_tokens(model, tokens):
         (leaves_a_hook, "leaves a hook on the model"),
         (leaves_a_torch_hook, "leaves a hook on the model (at `blocks.0`"),
         (trains, "leaves the model in another mode"),
+        (asks_for_gradients, "leaves a setting of the model changed"),
+        (leaves_a_setting, "leaves a setting of the model changed (`cfg.eps`)"),
         (edits_tokens, "changes its argument `tokens` in place"),
     ],
 )

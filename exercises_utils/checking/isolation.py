@@ -131,17 +131,26 @@ class ModelState:
     weights: dict[str, Any]
     hooks: dict[str, int]
     modes: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def model_state(model: nn.Module) -> ModelState:
-    """The model's weights (as hashes), hooks (as counts) and modes, by name of parameter and module."""
+    """The model's weights (as hashes), hooks (as counts), modes and settings, by name of parameter and module."""
     tensors = {**dict(model.named_buffers()), **model.state_dict()}
     modules = dict(model.named_modules())
     return ModelState(
         weights={name: fingerprint(tensor) for name, tensor in tensors.items()},
         hooks={name: count for name, module in modules.items() if (count := _count_hooks(module))},
         modes={name: (module.training, id(vars(module).get("forward"))) for name, module in modules.items()},
+        settings=_settings(model),
     )
+
+
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """The plain entries of the model's config, and which of its parameters ask for gradients."""
+    config = getattr(getattr(model, "cfg", None), "__dict__", {})
+    plain = {f"cfg.{name}": v for name, v in config.items() if type(v) in (bool, int, float, str, type(None))}
+    return plain | {f"{name}.requires_grad": p.requires_grad for name, p in model.named_parameters()}
 
 
 def _count_hooks(module: nn.Module) -> int:
@@ -177,6 +186,11 @@ def model_change(before: ModelState, after: ModelState) -> str | None:
         return (
             "Your function leaves the model in another mode (`train` or `eval`) than before, or with another "
             "`forward`. Put it back before you return."
+        )
+    if other := [n for n, value in before.settings.items() if after.settings.get(n, value) != value]:
+        name = tidy_name(other[0])
+        return (
+            f"Your function leaves a setting of the model changed (`{name}`). Put it back before you return."
         )
     return None
 
