@@ -127,7 +127,8 @@ def test_an_installed_wheel_finds_its_weights_and_their_evidence(graded, tmp_pat
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     code = (
-        "import exercises_utils; from exercises_utils.models.checkpoints import *;"
+        "import exercises_utils;"
+        "from exercises_utils.models import available_instances, checkpoint_path, checkpoints_folder;"
         "print(exercises_utils.__file__, checkpoints_folder(), *available_instances('palindromes'));"
         "from exercises_utils.evidence import load_evidence;"
         "print(load_evidence(checkpoint_path('palindromes', 'seed0')).card.challenge)"

@@ -15,7 +15,7 @@ from torch import Tensor
 from exercises_utils.challenges.llm_multiplication import task
 from exercises_utils.challenges.llm_multiplication.tokenizer import build_tokenizer
 from exercises_utils.checking import Fresh
-from exercises_utils.models import DEFAULT_INSTANCE, checkpoints, load_model, random_model
+from exercises_utils.models import DEFAULT_INSTANCE, lesson_instances, load_model, random_model
 from exercises_utils.tools import hooks
 
 LESSON = "the bundled model"
@@ -44,7 +44,7 @@ def _random(seed: int, *sizes: int, d_head: int) -> Any:
 
 def _bundled() -> Any:
     """The bundled model, whatever model the lesson runs on."""
-    shipped = checkpoints.lesson_instances(task.CHALLENGE)
+    shipped = lesson_instances(task.CHALLENGE)
     return _ready(
         load_model(
             task.CHALLENGE, DEFAULT_INSTANCE if DEFAULT_INSTANCE in shipped else shipped[0], device="cpu"
