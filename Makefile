@@ -31,6 +31,7 @@ LAB_SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "fa
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 	@echo "Settings: PYTHON= the interpreter (3.11 or later), PORT= of \`make lab\`."
+	@echo "Google Colab: \`$(BIN)/exercises set-repository OWNER/NAME\` puts its badge and its setup cell into every notebook."
 
 lab: $(VENV)/.lab ## install, and open the first lesson in JupyterLab
 	@test -n "$(FIRST)" || { echo "There is no notebook in notebooks/: run \`make build\`."; exit 1; }

@@ -21,14 +21,17 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Qwen2ForCausalLM
 
-from exercises_utils.models.checkpoints import checkpoints_folder
-from exercises_utils.models.hub import GB, HubAddress, memory_needed
+from exercises_utils.models.checkpoints import read_folder
+from exercises_utils.models.devices import GB, memory_needed
+from exercises_utils.models.hub import OnHub
 from exercises_utils.models.huggingface import (
+    build,
     huggingface_config,
-    load_folder,
+    load_tokenizer,
     numbered_tokenizer,
     save_folder,
 )
+from exercises_utils.models.sources import checkpoints_folder
 
 ADDRESS = checkpoints_folder() / "llm_multiplication" / "qwen2.5-0.5b.json"
 PROMPTS, LENGTH = 8, 14
@@ -36,7 +39,7 @@ PROMPTS, LENGTH = 8, 14
 
 def write_model(folder: Path) -> None:
     """Write random weights of the real model's size, in bfloat16."""
-    config = HubAddress.from_json(ADDRESS).config
+    config = OnHub.at(ADDRESS).config
     torch.manual_seed(0)
     model = Qwen2ForCausalLM._from_config(huggingface_config(config), dtype=torch.bfloat16)
     save_folder(model, numbered_tokenizer(config.d_vocab), folder)
@@ -53,7 +56,7 @@ def measure(folder: Path, dtype: torch.dtype, processed: bool, compare: bool) ->
     """Seconds and peak memory of loading, and of a forward pass that keeps every activation."""
     found = {"imports": peak()}
     start = time.perf_counter()
-    model = load_folder(folder, device="cpu", dtype=dtype, processed=processed)
+    model = build(*read_folder(folder), load_tokenizer(folder), "cpu", dtype, processed)
     found |= {"load_seconds": time.perf_counter() - start, "load_peak": peak()}
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, model.cfg.d_vocab, (PROMPTS, LENGTH), generator=generator)
@@ -97,7 +100,7 @@ def main() -> None:
 
 def print_table(folder: Path) -> None:
     """One row a number type, processed or not, each in a process of its own."""
-    config = HubAddress.from_json(ADDRESS).config
+    config = OnHub.at(ADDRESS).config
     table = Table(
         "weights",
         "estimate, GB",

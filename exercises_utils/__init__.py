@@ -16,12 +16,17 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 warnings.filterwarnings("ignore", message="Using a non-tuple sequence", module="eindex")
 
 
-def lazily(room: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+def lazily(room: str, names: Mapping[str, str | Sequence[str]]) -> Callable[[str], Any]:
     """A package's `__getattr__`: a name is imported from its module when it is first asked for, the module alone.
 
-    `names` has the package's modules and what of each the package offers. So the command line does not wait for torch.
+    `names` has the package's modules and what of each the package offers, in one text or one by one. So the command
+    line does not wait for torch.
     """
-    module_of = {name: module for module, offered in names.items() for name in offered}
+    module_of = {
+        name: module
+        for module, offered in names.items()
+        for name in (offered.split() if isinstance(offered, str) else offered)
+    }
 
     def get(name: str) -> Any:
         if name not in module_of:
@@ -39,17 +44,7 @@ else:
     __getattr__ = lazily(
         __name__,
         {
-            "models": ["DEFAULT_INSTANCE", "available_instances", "build_model", "load_model"],
-            "tools": ["circuits", "hooks", "patching"],
+            "models": "DEFAULT_INSTANCE available_instances build_model load_model",
+            "tools": "circuits hooks patching",
         },
     )
-
-__all__ = [
-    "DEFAULT_INSTANCE",
-    "available_instances",
-    "build_model",
-    "circuits",
-    "hooks",
-    "load_model",
-    "patching",
-]

@@ -87,7 +87,7 @@ def train(
     ] = "default",
 ) -> None:
     """Train a model (some minutes), and write its weights and its card."""
-    from exercises_utils.models.checkpoints import DEFAULT_VARIANT, CheckpointError, checkpoint_path
+    from exercises_utils.models import DEFAULT_VARIANT, CheckpointError, checkpoint_path
     from exercises_utils.models.training import run_training
 
     task = challenge_module(challenge, "task")
@@ -119,7 +119,7 @@ def evidence(
     from tqdm.auto import tqdm
 
     from exercises_utils.evidence.stored import evidence_path, write_evidence
-    from exercises_utils.models.checkpoints import CheckpointError, checkpoint_path
+    from exercises_utils.models import CheckpointError, checkpoint_path
 
     try:
         weights = checkpoint_path(challenge, instance)
@@ -211,8 +211,7 @@ def published(
     from rich.console import Console
     from rich.table import Table
 
-    from exercises_utils.models.checkpoints import CheckpointError, lesson_instances
-    from exercises_utils.models.loading import load_model
+    from exercises_utils.models import CheckpointError, lesson_instances, load_model
 
     console = Console(width=None if sys.stdout.isatty() else 180)
     wrong = 0
@@ -274,12 +273,7 @@ def _instances(challenge: str, asked: list[str] | None) -> list[str]:
     """What a lesson is run on: what is asked for, or the shipped instances and, where its folder is known and its
     evidence is shipped, the published one. That one is fetched here: a lesson's own kernel does not know the folder.
     """
-    from exercises_utils.models.checkpoints import (
-        CheckpointError,
-        checkpoint_path,
-        checkpoints_folder,
-        lesson_instances,
-    )
+    from exercises_utils.models import CheckpointError, checkpoint_path, checkpoints_folder, lesson_instances
     from exercises_utils.models.published import INSTANCE, LOCAL
 
     names = list(asked or lesson_instances(challenge))

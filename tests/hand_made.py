@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from exercises_utils.models.architecture import ModelConfig
-from exercises_utils.models.loading import build_model
+from exercises_utils.models.native import build_model
 
 STRONG = 100.0
 N_VALUES = 4

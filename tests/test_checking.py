@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from exercises_utils.checking import ANYTHING, Case, Check, CheckFailed, CheckList, Fresh, Outcome, Question
 from exercises_utils.checking.collect import WRITE_IT
-from exercises_utils.models.loading import ModelConfig, build_model
+from exercises_utils.models.architecture import ModelConfig
+from exercises_utils.models.native import build_model
 
 SIZES = {"the lesson's model": (5, 4, 5), "a random model of width 7": (7, 3, 6)}
 

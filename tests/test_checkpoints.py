@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from exercises_utils.models import checkpoints
+from exercises_utils.models import cards, checkpoints, sources
 from exercises_utils.models.architecture import ModelConfig, PlainTransformer
-from exercises_utils.models.checkpoints import (
+from exercises_utils.models.cards import (
     Card,
     CheckpointError,
     CheckpointExistsError,
@@ -29,12 +29,10 @@ from exercises_utils.models.checkpoints import (
     WrongChallengeError,
     WrongVersionError,
     WrongWeightsError,
-    available_instances,
     card_path,
-    checkpoint_path,
-    load_checkpoint,
-    save_checkpoint,
 )
+from exercises_utils.models.checkpoints import load_checkpoint, save_checkpoint
+from exercises_utils.models.sources import available_instances, checkpoint_path
 
 CONFIG = ModelConfig(n_layers=1, d_model=6, n_heads=2, d_head=4, n_ctx=5, d_vocab=7, d_vocab_out=3)
 
@@ -358,7 +356,7 @@ def test_a_card_holds_no_nan(tmp_path: Path) -> None:
 def test_instances_come_in_the_order_of_their_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "checkpoints_folder", lambda: tmp_path)
+    monkeypatch.setattr(sources, "checkpoints_folder", lambda: tmp_path)
     (tmp_path / "toy").mkdir()
     for name in ("seed10", "seed2", "seed0"):
         save_file({"a": torch.zeros(1)}, tmp_path / "toy" / f"{name}.safetensors")
@@ -366,11 +364,11 @@ def test_instances_come_in_the_order_of_their_numbers(
     assert available_instances("none") == []
     assert checkpoint_path("toy", "seed2") == tmp_path / "toy" / "seed2.safetensors"
     with pytest.raises(
-        checkpoints.UnknownInstanceError,
+        cards.UnknownInstanceError,
         match=r"Instances: seed0, seed2, seed10; or \"published\", or the path",
     ):
         checkpoint_path("toy", "seed1")
-    with pytest.raises(checkpoints.UnknownChallengeError, match="no challenge 'none'. Challenges: toy"):
+    with pytest.raises(cards.UnknownChallengeError, match="no challenge 'none'. Challenges: toy"):
         checkpoint_path("none", "seed0")
 
 
@@ -378,9 +376,9 @@ def test_instances_come_in_the_order_of_their_numbers(
 def test_an_instance_is_a_name_not_a_way_out_of_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(checkpoints, "checkpoints_folder", lambda: tmp_path)
+    monkeypatch.setattr(sources, "checkpoints_folder", lambda: tmp_path)
     (tmp_path / "toy").mkdir()
-    with pytest.raises(checkpoints.UnknownInstanceError):
+    with pytest.raises(cards.UnknownInstanceError):
         checkpoint_path("toy", name)
 
 

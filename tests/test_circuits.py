@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from exercises_utils.models.loading import ModelConfig, build_model
+from exercises_utils.models.architecture import ModelConfig
+from exercises_utils.models.native import build_model
 from exercises_utils.tools import circuits
 
 SHAPES = {

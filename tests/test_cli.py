@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from exercises_utils import cli, lessons
 from exercises_utils.lessons import find_lessons, write_notebook
-from exercises_utils.models import checkpoints, published, training
+from exercises_utils.models import published, sources, training
 
 
 def run(capsys, *arguments):
@@ -71,9 +71,9 @@ def test_verify_runs_each_instance_and_names_the_one_that_fails(in_lesson_folder
 
 def test_the_published_model_is_one_more_where_its_folder_is_known(monkeypatch):
     fetched = []
-    monkeypatch.setattr(checkpoints, "checkpoint_path", lambda *asked: fetched.append(asked))
+    monkeypatch.setattr(sources, "checkpoint_path", lambda *asked: fetched.append(asked))
     monkeypatch.delenv(published.LOCAL, raising=False)
-    ours = checkpoints.lesson_instances("palindromes")
+    ours = sources.lesson_instances("palindromes")
     assert cli._instances("palindromes", None) == ours
     assert fetched == []
     monkeypatch.setenv(published.LOCAL, "somewhere")
@@ -87,7 +87,7 @@ def test_a_published_model_without_evidence_is_left_out_and_named(monkeypatch, t
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "published.json").write_text("{}")
     monkeypatch.setenv(published.LOCAL, "somewhere")
-    monkeypatch.setattr(checkpoints, "checkpoints_folder", lambda: tmp_path)
+    monkeypatch.setattr(sources, "checkpoints_folder", lambda: tmp_path)
     assert cli._instances("small", None) == []
     assert "small: not on the published model, whose evidence is not there yet" in capsys.readouterr().out
 

@@ -15,8 +15,9 @@ from exercises_utils.lessons import LessonError, comparison, find_lessons
 from exercises_utils.lessons.comparison import ablations, page, read_figures, store_figures
 from exercises_utils.models import published
 from exercises_utils.models.architecture import PlainTransformer
-from exercises_utils.models.checkpoints import Card, card_path, checkpoint_path, lesson_instances
-from exercises_utils.models.loading import build_model
+from exercises_utils.models.cards import Card, card_path
+from exercises_utils.models.native import build_model
+from exercises_utils.models.sources import checkpoint_path, lesson_instances
 
 ROOT = Path(__file__).parent.parent
 STORED = read_figures(ROOT / "docs")

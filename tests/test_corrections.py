@@ -26,9 +26,10 @@ from exercises_utils.challenges.sorted_list_one_head import task as one_head
 from exercises_utils.challenges.sorted_list_two_heads import task as two_heads
 from exercises_utils.challenges.sum_of_two_numbers import task as sums
 from exercises_utils.models import published
-from exercises_utils.models.checkpoints import checkpoints_folder
 from exercises_utils.models.huggingface import random_model
-from exercises_utils.models.loading import build_model, load_model
+from exercises_utils.models.loading import load_model
+from exercises_utils.models.native import build_model
+from exercises_utils.models.sources import checkpoints_folder
 from exercises_utils.tools import circuits
 from exercises_utils.tools.hooks import ablate, record
 

@@ -12,10 +12,12 @@ import torch
 
 from exercises_utils.evidence import scores as evidence
 from exercises_utils.evidence.stored import accuracy
-from exercises_utils.models import hub
-from exercises_utils.models.checkpoints import hub_addresses
+from exercises_utils.models import devices, hub, huggingface
+from exercises_utils.models.devices import default_device, lesson_device
 from exercises_utils.models.huggingface import random_model
-from exercises_utils.models.loading import build_model, default_device, lesson_device, load_model
+from exercises_utils.models.loading import load_model
+from exercises_utils.models.native import build_model
+from exercises_utils.models.sources import hub_addresses
 from exercises_utils.tools import circuits
 from exercises_utils.tools.hooks import HOW, PER_HEAD, ablate, patch, record
 from exercises_utils.tools.patching import get_act_patch
@@ -105,11 +107,11 @@ def test_random_models_stay_on_the_cpu(with_a_gpu, monkeypatch):
 def test_the_model_from_the_hub_goes_to_the_gpu(with_a_gpu, monkeypatch):
     address = hub_addresses("llm_multiplication")["qwen2.5-0.5b"]
     measured, loaded, small = [], [], random_model()
-    monkeypatch.setattr(hub, "free_memory", lambda device: measured.append(device))
-    monkeypatch.setattr(hub, "fetch_hub", lambda where: address.parent)
-    monkeypatch.setattr(hub, "require_weights", lambda folder, where: None)
-    monkeypatch.setattr(hub, "read_config", lambda folder: hub.HubAddress.from_json(address).config)
-    monkeypatch.setattr(hub, "load_folder", lambda _, device, **__: (loaded.append(device), small)[1])
+    monkeypatch.setattr(devices, "free_memory", lambda device: measured.append(device))
+    monkeypatch.setattr(hub.OnHub, "fetch", lambda model: address.parent)
+    monkeypatch.setattr(hub.OnHub, "read", lambda model, path: ({}, model.card))
+    monkeypatch.setattr(huggingface, "load_tokenizer", lambda folder: None)
+    monkeypatch.setattr(huggingface, "build", lambda *given: (loaded.append(given[3]), small)[1])
     load_model("llm_multiplication", "qwen2.5-0.5b")
     load_model("llm_multiplication", "qwen2.5-0.5b", device="cpu")
     monkeypatch.setenv("EXERCISES_DEVICE", "cpu")
@@ -136,8 +138,8 @@ def test_devices_are_handled_in_one_place():
         if names.search(line)
     }
     assert found == {
-        ("exercises_utils/models/loading.py", 'automatic = "cuda" if torch.cuda.is_available() else "cpu"'),
-        ("exercises_utils/models/hub.py", 'if device.type == "cuda":'),
+        ("exercises_utils/models/devices.py", 'automatic = "cuda" if torch.cuda.is_available() else "cpu"'),
+        ("exercises_utils/models/devices.py", 'if device.type == "cuda":'),
     }
 
 

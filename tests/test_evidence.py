@@ -28,7 +28,7 @@ from exercises_utils.evidence.scores import (
     simulation_score,
 )
 from exercises_utils.evidence.sealed import SealError
-from exercises_utils.models.loading import build_model
+from exercises_utils.models.native import build_model
 from exercises_utils.tools.hooks import ablate
 from tests import hand_made
 

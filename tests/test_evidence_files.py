@@ -24,14 +24,10 @@ from exercises_utils.evidence.stored import (
     write_evidence,
 )
 from exercises_utils.models import published
-from exercises_utils.models.checkpoints import (
-    MissingWeightsError,
-    available_instances,
-    checkpoint_path,
-    checkpoints_folder,
-    load_checkpoint,
-)
-from exercises_utils.models.loading import build_model
+from exercises_utils.models.cards import MissingWeightsError
+from exercises_utils.models.checkpoints import load_checkpoint
+from exercises_utils.models.native import build_model
+from exercises_utils.models.sources import available_instances, checkpoint_path, checkpoints_folder
 
 INSTANCES = available_instances("palindromes")
 

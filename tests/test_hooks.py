@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformer_lens.utilities import get_act_name
 
-from exercises_utils.models.loading import ModelConfig, build_model
+from exercises_utils.models.architecture import ModelConfig
+from exercises_utils.models.native import build_model
 from exercises_utils.tools.hooks import ablate, patch, record
 
 CONFIG = ModelConfig(n_layers=2, n_heads=3, d_model=20, d_head=6, n_ctx=9, d_vocab=11, d_vocab_out=4)

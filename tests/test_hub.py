@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from exercises_utils.challenges.llm_multiplication.tokenizer import build_tokenizer
-from exercises_utils.models import checkpoints, hub
-from exercises_utils.models.checkpoints import (
+from exercises_utils.models import devices, sources
+from exercises_utils.models.cards import (
     WEIGHTS,
     CheckpointError,
     MalformedCardError,
@@ -24,21 +24,15 @@ from exercises_utils.models.checkpoints import (
     MissingWeightsError,
     TamperedError,
     WrongWeightsError,
-    checkpoints_folder,
 )
-from exercises_utils.models.hub import (
-    HubAddress,
-    HubError,
-    MemoryTooSmallError,
-    choose_dtype,
-    free_memory,
-    memory_needed,
-)
+from exercises_utils.models.devices import MemoryTooSmallError, choose_dtype, free_memory, memory_needed
+from exercises_utils.models.hub import HubError, OnHub
 from exercises_utils.models.huggingface import save_folder
 from exercises_utils.models.loading import load_model
+from exercises_utils.models.sources import checkpoints_folder
 from tests.test_huggingface import CONFIG, plain_model, tokens_for
 
-QWEN = HubAddress.from_json(checkpoints_folder() / "llm_multiplication" / "qwen2.5-0.5b.json")
+QWEN = OnHub.at(checkpoints_folder() / "llm_multiplication" / "qwen2.5-0.5b.json")
 
 
 @pytest.fixture
@@ -51,8 +45,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_folder(plain_model(CONFIG), build_tokenizer(), served)
     (served / "README.md").write_text("not needed")
     (tmp_path / "checkpoints" / "toy").mkdir(parents=True)
-    monkeypatch.setattr(checkpoints, "checkpoints_folder", lambda: tmp_path / "checkpoints")
-    monkeypatch.setattr(hub, "free_memory", lambda device: 10**10)
+    monkeypatch.setattr(sources, "checkpoints_folder", lambda: tmp_path / "checkpoints")
+    monkeypatch.setattr(devices, "free_memory", lambda device: 10**10)
     values = {
         "kind": "hub",
         "repo": "somebody/something",
@@ -182,7 +176,7 @@ def test_a_local_folder_serves_instead_of_the_hub(shelf: Path, tmp_path: Path) -
 
 
 def test_what_memory_cannot_hold_is_not_even_fetched(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "free_memory", lambda device: 10**8)
+    monkeypatch.setattr(devices, "free_memory", lambda device: 10**8)
     with pytest.raises(MemoryTooSmallError, match=r"0\.1 GB are free\. Nothing was fetched") as raised:
         load_model("toy", "real", device="cpu")
     assert "\n" not in str(raised.value)
@@ -203,8 +197,8 @@ def test_the_number_type_is_what_there_is_room_for() -> None:
 
 
 def test_less_memory_gives_bfloat16(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "memory_needed", lambda config, dtype, processed: dtype.itemsize)
-    monkeypatch.setattr(hub, "free_memory", lambda device: 3)
+    monkeypatch.setattr(devices, "memory_needed", lambda config, dtype, processed: dtype.itemsize)
+    monkeypatch.setattr(devices, "free_memory", lambda device: 3)
     assert load_model("toy", "real", device="cpu").W_E.dtype == torch.bfloat16
 
 
@@ -216,7 +210,7 @@ def test_free_memory_is_of_this_machine_and_of_its_container(monkeypatch: pytest
         "/sys/fs/cgroup/memory.stat": "anon 1\ninactive_file 50000\n",
         "/proc/meminfo": "MemTotal: 1 kB\nMemAvailable:   500 kB\n",
     }
-    monkeypatch.setattr(hub, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(devices, "_read", lambda path: files.get(path, ""))
     with_psutil = importlib.util.find_spec("psutil") is not None
     assert free_memory(torch.device("cpu")) == (650_000 if with_psutil else 512_000)
     files["/sys/fs/cgroup/memory.max"] = "max\n"
@@ -234,7 +228,7 @@ def test_a_damaged_address_is_refused(shelf: Path, changes: dict[str, Any]) -> N
     path = address_of(shelf)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(MalformedCardError, match="is not the address of a model on the hub"):
-        HubAddress.from_json(path)
+        OnHub.at(path)
 
 
 def test_the_real_model_s_address() -> None:

@@ -17,9 +17,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from exercises_utils.challenges.llm_multiplication.tokenizer import build_tokenizer
-from exercises_utils.models import checkpoints, huggingface
+from exercises_utils.models import cards, checkpoints, huggingface, sources
 from exercises_utils.models.architecture import QwenConfig
-from exercises_utils.models.checkpoints import (
+from exercises_utils.models.cards import (
     WEIGHTS,
     CheckpointError,
     FolderCard,
@@ -32,22 +32,18 @@ from exercises_utils.models.checkpoints import (
     TruncatedError,
     UnsafeFileError,
     WrongWeightsError,
-    available_instances,
     card_path,
-    checkpoint_path,
-    lesson_instances,
-    load_checkpoint,
-    require_free,
 )
+from exercises_utils.models.checkpoints import load_checkpoint, read_folder, require_free
 from exercises_utils.models.huggingface import (
     build,
-    load_folder,
     load_tokenizer,
     random_model,
     random_weights,
     save_folder,
 )
 from exercises_utils.models.loading import load_model, model_and_card
+from exercises_utils.models.sources import available_instances, checkpoint_path, lesson_instances
 
 # Unequal sizes; d_head is not d_model / n_heads, and in the last one the vocabulary is as wide as the stream.
 CONFIGS = [
@@ -61,6 +57,11 @@ ATOL = 1e-4
 
 def tokens_for(config: QwenConfig, batch: int = 5, length: int = 9) -> Tensor:
     return torch.randint(0, config.d_vocab, (batch, length), generator=torch.Generator().manual_seed(5))
+
+
+def load_folder(folder: Path, **settings: Any) -> TransformerBridge:
+    """The model in a folder without a card, as one from the hub is read and built."""
+    return build(*read_folder(folder), load_tokenizer(folder), device="cpu", **settings)
 
 
 def plain_model(config: QwenConfig, seed: int = 3, **changes: Any) -> Qwen2ForCausalLM:
@@ -156,7 +157,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path, config: QwenConfig, pr
     ).eval()  # another way in, and another attention
     expected = theirs(tokens).logits.detach()
     torch.testing.assert_close(expected, plain(tokens).logits, atol=ATOL, rtol=0)
-    logits = load_folder(tmp_path / "model", device="cpu", processed=processed)(tokens)
+    logits = load_folder(tmp_path / "model", processed=processed)(tokens)
     if processed:
         assert (logits - expected).abs().max() > 0.01  # centring is not a no-op here
         logits, expected = logits.log_softmax(-1), expected.log_softmax(-1)
@@ -230,7 +231,7 @@ def test_loading_leaves_the_global_random_state_and_the_output_alone(
     state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_folder(folder, device="cpu")
+        load_folder(folder)
         random_model(device="cpu")
     assert torch.equal(torch.get_rng_state(), state[0])
     assert (np.random.get_state()[1] == state[1]).all()  # noqa: NPY002
@@ -246,10 +247,10 @@ def test_a_model_is_ready_to_be_read(model: TransformerBridge) -> None:
 
 def test_another_number_type(folder: Path) -> None:
     before = (folder / WEIGHTS).read_bytes()
-    model = load_folder(folder, device="cpu", dtype=torch.bfloat16)
+    model = load_folder(folder, dtype=torch.bfloat16)
     logits = model(tokens_for(CONFIG))
     assert logits.dtype == torch.bfloat16
-    expected = load_folder(folder, device="cpu")(tokens_for(CONFIG)).softmax(-1)
+    expected = load_folder(folder)(tokens_for(CONFIG)).softmax(-1)
     assert (logits.float().softmax(-1) - expected).abs().mean() < 0.02
     assert (folder / WEIGHTS).read_bytes() == before
 
@@ -266,7 +267,7 @@ def test_random_models_are_drawn_from_their_seed() -> None:
 
 def test_the_course_s_tokenizer_survives_transformer_lens(folder: Path) -> None:
     for _ in range(2):  # a second model from the same folder too
-        model = load_folder(folder, device="cpu")
+        model = load_folder(folder)
         ids = [0, 2, 3, 11, 12, 4, 5, 13, 12, 5, 1, 9]
         assert model.to_tokens("12 x 34 = 408").tolist() == [ids]
         assert model.to_tokens("12 x 34 = 408", prepend_bos=False).tolist() == [ids[1:]]
@@ -296,7 +297,7 @@ def test_qwens_own_tokenizer_is_left_to_transformers(tmp_path: Path) -> None:
     named = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())["tokenizer_class"]
     assert named.startswith("Qwen2Tokenizer")
     assert isinstance(load_tokenizer(tmp_path / "model"), Qwen2Tokenizer)
-    model = load_folder(tmp_path / "model", device="cpu")
+    model = load_folder(tmp_path / "model")
     assert model.to_str_tokens("12 x 3 =") == ["<|endoftext|>", "1", "2", " x", " ", "3", " ="]
 
 
@@ -632,7 +633,7 @@ def test_a_folder_without_a_card_is_checked_too(
 ) -> None:
     damage(folder)
     with pytest.raises(error, match=message):
-        load_folder(folder, device="cpu")
+        load_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -683,7 +684,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(folder: Path, monkeypatch: pyt
 
 
 def test_nothing_is_overwritten_unasked(folder: Path) -> None:
-    with pytest.raises(checkpoints.CheckpointExistsError, match=r"seed0 and .*seed0.json exists already"):
+    with pytest.raises(cards.CheckpointExistsError, match=r"seed0 and .*seed0.json exists already"):
         require_free(folder, force=False, folder=True)
     require_free(folder, force=True, folder=True)
     require_free(folder.with_name("seed7"), force=False, folder=True)
@@ -694,7 +695,7 @@ def test_nothing_is_overwritten_unasked(folder: Path) -> None:
 def test_folders_are_instances(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = folder.parent / "checkpoints"
     (shelf / "toy").mkdir(parents=True)
-    monkeypatch.setattr(checkpoints, "checkpoints_folder", lambda: shelf)
+    monkeypatch.setattr(sources, "checkpoints_folder", lambda: shelf)
     for name, variant in (("seed10", "default"), ("seed2", "default"), ("small", "other")):
         shutil.copytree(folder, shelf / "toy" / name)
         write_card(shelf / "toy" / name, variant=variant)
@@ -706,10 +707,10 @@ def test_folders_are_instances(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert load_model("toy", "seed2", device="cpu").cfg.n_key_value_heads == 2
     assert load_model("toy", folder, device="cpu").cfg.d_model == 24
     assert load_model("toy", str(folder), device="cpu").cfg.d_model == 24
-    with pytest.raises(checkpoints.UnknownInstanceError, match='seed2, seed10, small; or "far" from the hub'):
+    with pytest.raises(cards.UnknownInstanceError, match='seed2, seed10, small; or "far" from the hub'):
         load_model("toy", "seed1")
     (shelf / "other").mkdir()
-    with pytest.raises(checkpoints.WrongChallengeError):
+    with pytest.raises(cards.WrongChallengeError):
         load_model("other", folder)
 
 

@@ -1,4 +1,4 @@
-"""Each mend of `models/loading.py` has a test here that fails without it."""
+"""Each mend of `models/native.py` has a test here that fails without it."""
 
 import copy
 import dataclasses
@@ -12,13 +12,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from exercises_utils.challenges.palindromes import task
 from exercises_utils.models.architecture import ModelConfig, PlainTransformer
-from exercises_utils.models.checkpoints import (
-    UnknownChallengeError,
-    UnknownInstanceError,
-    WrongChallengeError,
-    checkpoints_folder,
-)
-from exercises_utils.models.loading import build_model, load_model
+from exercises_utils.models.cards import UnknownChallengeError, UnknownInstanceError, WrongChallengeError
+from exercises_utils.models.loading import load_model
+from exercises_utils.models.native import build_model
+from exercises_utils.models.sources import checkpoints_folder
 
 # Unequal sizes, so that a transposed or confused axis cannot pass; the last two are the shapes where
 # TransformerLens's guesses by size go wrong (d_head > d_model, d_vocab_out == d_model).

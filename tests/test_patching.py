@@ -9,7 +9,7 @@ from transformer_lens import patching as library
 
 from exercises_utils.models.architecture import ModelConfig
 from exercises_utils.models.huggingface import random_model
-from exercises_utils.models.loading import build_model
+from exercises_utils.models.native import build_model
 from exercises_utils.tools.hooks import ablate
 from exercises_utils.tools.patching import AT_POSITIONS, OF_HEADS, get_act_patch
 

@@ -17,11 +17,14 @@ import torch
 
 from exercises_utils import cli
 from exercises_utils.evidence.claims import Figure
-from exercises_utils.models import checkpoints, published
+from exercises_utils.models import published, sources
 from exercises_utils.models.architecture import ModelConfig, PlainTransformer
-from exercises_utils.models.checkpoints import TamperedError, checkpoint_path, load_checkpoint
-from exercises_utils.models.loading import build_model, load_model
-from exercises_utils.models.published import PublishedError, converted, published_path
+from exercises_utils.models.cards import TamperedError
+from exercises_utils.models.checkpoints import load_checkpoint
+from exercises_utils.models.loading import load_model
+from exercises_utils.models.native import build_model
+from exercises_utils.models.published import PublishedError, converted
+from exercises_utils.models.sources import checkpoint_path
 
 CONFIG = ModelConfig(
     n_layers=1,
@@ -83,8 +86,7 @@ def shelf(tmp_path, monkeypatch):
         "data": "made up",
     }
     (folder / "published.json").write_text(json.dumps(values))
-    for module in (checkpoints, published):
-        monkeypatch.setattr(module, "checkpoints_folder", lambda: tmp_path / "checkpoints")
+    monkeypatch.setattr(sources, "checkpoints_folder", lambda: tmp_path / "checkpoints")
     monkeypatch.setattr(published, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.delenv(published.LOCAL, raising=False)
     yield served / "toy.pt"
@@ -122,7 +124,7 @@ def test_it_computes_what_the_legacy_weights_say(shelf) -> None:
 def test_another_file_is_refused_and_nothing_stays(shelf, tmp_path) -> None:
     torch.save(legacy_weights(**{"embed.W_E": torch.ones(5, 6)}), shelf)
     with pytest.raises(TamperedError, match="is not what was published"):
-        published_path("toy")
+        checkpoint_path("toy", "published")
     assert not files(tmp_path / "cache")
 
 
@@ -133,7 +135,7 @@ def test_without_a_network_it_says_what_to_do(shelf, tmp_path) -> None:
     with pytest.raises(
         PublishedError, match=r"could not be fetched.*EXERCISES_PUBLISHED_DIR.*seed0 to seed4 need no network"
     ):
-        published_path("toy")
+        checkpoint_path("toy", "published")
     assert not files(tmp_path / "cache")
 
 
@@ -147,10 +149,10 @@ def test_a_local_folder_serves_as_well(shelf, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(published.LOCAL, str(tmp_path / "served"))
     shelf.write_bytes(b"something else")
     with pytest.raises(TamperedError, match="SHA-256"):
-        published_path("toy")
+        checkpoint_path("toy", "published")
     shelf.unlink()
     with pytest.raises(PublishedError, match=r"there is no toy\.pt in it"):
-        published_path("toy")
+        checkpoint_path("toy", "published")
 
 
 def test_a_challenge_without_one(shelf, tmp_path) -> None:
@@ -171,7 +173,7 @@ def test_biases_that_the_model_does_not_have_must_be_zero() -> None:
 
 @pytest.mark.parametrize("challenge", CHALLENGES)
 def test_every_toy_challenge_says_where_its_published_model_is(challenge) -> None:
-    where = published.address(challenge)
+    where = sources.find(challenge, published.INSTANCE)
     assert where.config == import_module(f"exercises_utils.challenges.{challenge}.task").CONFIG
     assert where.url.startswith("https://raw.githubusercontent.com/")
     assert len(where.sha256) == 64

@@ -7,7 +7,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from exercises_utils.lessons import LessonError, colab, exercise_notebook, find_lessons, read_source
+from exercises_utils.lessons import (
+    LessonError,
+    build,
+    colab,
+    exercise_notebook,
+    find_lessons,
+    read_source,
+    set_repository,
+)
 from exercises_utils.lessons.release import write_release
 
 ROOT = Path(__file__).parent.parent
@@ -104,20 +112,20 @@ def test_the_wheel_has_every_file_of_the_package_and_every_weight(graded):
 
 @pytest.mark.parametrize("with_solutions", [True, False])
 def test_its_notebooks_have_no_badge_and_a_setup_that_does_nothing_here(
-    graded, tmp_path, monkeypatch, capsys, with_solutions
+    lesson_folder, tmp_path, monkeypatch, capsys, with_solutions
 ):
     """The badge would open the public notebook, whose solutions are one click away."""
-    out = graded
-    if with_solutions:
-        out = tmp_path / "out"
-        monkeypatch.setattr(
-            "exercises_utils.lessons.release._build_wheel", lambda root, folder: folder / "x.whl"
-        )
-        write_release(ROOT, out, with_solutions=True)
-    for path in sorted((out / "notebooks").glob("*.ipynb")):
-        cells = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
-        assert colab.BADGE not in cells
-        exec(cells[colab.SETUP].source, {})
+    monkeypatch.setattr("exercises_utils.lessons.release._build_wheel", lambda root, folder: folder / "x.whl")
+    for name in ("LICENSE", "constraints.txt"):
+        (lesson_folder / name).touch()
+    build(find_lessons(lesson_folder)[0])
+    set_repository(lesson_folder, "maria/interp")
+    capsys.readouterr()
+    write_release(lesson_folder, tmp_path / "out", with_solutions=with_solutions)
+    (path,) = (tmp_path / "out" / "notebooks").glob("*.ipynb")
+    cells = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
+    assert colab.BADGE not in cells
+    exec(cells[colab.SETUP].source, {})
     assert capsys.readouterr().out == ""
 
 
@@ -127,7 +135,8 @@ def test_an_installed_wheel_finds_its_weights_and_their_evidence(graded, tmp_pat
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     code = (
-        "import exercises_utils; from exercises_utils.models.checkpoints import *;"
+        "import exercises_utils;"
+        "from exercises_utils.models import available_instances, checkpoint_path, checkpoints_folder;"
         "print(exercises_utils.__file__, checkpoints_folder(), *available_instances('palindromes'));"
         "from exercises_utils.evidence import load_evidence;"
         "print(load_evidence(checkpoint_path('palindromes', 'seed0')).card.challenge)"

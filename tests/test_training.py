@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from exercises_utils.challenges.palindromes import task as palindromes
 from exercises_utils.models.architecture import ModelConfig, PlainTransformer
-from exercises_utils.models.checkpoints import CheckpointError, CheckpointExistsError, load_checkpoint
+from exercises_utils.models.cards import CheckpointError, CheckpointExistsError
+from exercises_utils.models.checkpoints import load_checkpoint
 from exercises_utils.models.training import (
     DATA_SEED,
     EVALUATION_SEED,

@@ -1,113 +1,37 @@
 """Evidence: circuits, counterexamples and explanations, measured on the model they are about."""
 
-from typing import TYPE_CHECKING
-
-from exercises_utils import lazily
-
-if TYPE_CHECKING:
-    from exercises_utils.evidence.claims import Claim, Figure, Models, span
-    from exercises_utils.evidence.exercises import (
-        WORTH,
-        CheckedTask,
-        CircuitCheck,
-        CounterexamplesCheck,
-        ExplanationCheck,
-        SitesCheck,
-    )
-    from exercises_utils.evidence.pools import EvidenceTask, build_pool
-    from exercises_utils.evidence.scores import (
-        Circuit,
-        CircuitScorer,
-        Pool,
-        Scorer,
-        SimulationScore,
-        Site,
-        advantage,
-        circuit_score,
-        percentile_among_random,
-        random_circuits,
-        random_search,
-        rank_among_sets,
-        run_simulation,
-        score_answers,
-        score_counterexamples,
-        simulation_score,
-    )
-    from exercises_utils.evidence.stored import (
-        Evidence,
-        accuracy,
-        evidence_path,
-        load_evidence,
-        write_evidence,
-    )
-else:
-    __getattr__ = lazily(
-        __name__,
-        {
-            "claims": ["Claim", "Figure", "Models", "span"],
-            "exercises": [
-                "WORTH",
-                "CheckedTask",
-                "CircuitCheck",
-                "CounterexamplesCheck",
-                "ExplanationCheck",
-                "SitesCheck",
-            ],
-            "pools": ["EvidenceTask", "build_pool"],
-            "scores": [
-                "Circuit",
-                "CircuitScorer",
-                "Pool",
-                "Scorer",
-                "SimulationScore",
-                "Site",
-                "advantage",
-                "circuit_score",
-                "percentile_among_random",
-                "random_circuits",
-                "random_search",
-                "rank_among_sets",
-                "run_simulation",
-                "score_answers",
-                "score_counterexamples",
-                "simulation_score",
-            ],
-            "stored": ["Evidence", "accuracy", "evidence_path", "load_evidence", "write_evidence"],
-        },
-    )
-
-__all__ = [
-    "CheckedTask",
-    "Circuit",
-    "CircuitCheck",
-    "CircuitScorer",
-    "Claim",
-    "CounterexamplesCheck",
-    "Evidence",
-    "EvidenceTask",
-    "ExplanationCheck",
-    "Figure",
-    "Models",
-    "Pool",
-    "Scorer",
-    "SimulationScore",
-    "Site",
-    "SitesCheck",
-    "WORTH",
-    "accuracy",
-    "advantage",
-    "build_pool",
-    "circuit_score",
-    "evidence_path",
-    "load_evidence",
-    "percentile_among_random",
-    "random_circuits",
-    "random_search",
-    "rank_among_sets",
-    "run_simulation",
-    "score_answers",
-    "score_counterexamples",
-    "simulation_score",
-    "span",
-    "write_evidence",
-]
+from exercises_utils.evidence.claims import Claim, Figure, Models, span
+from exercises_utils.evidence.exercises import (
+    WORTH,
+    CheckedTask,
+    CircuitCheck,
+    CounterexamplesCheck,
+    ExplanationCheck,
+    SitesCheck,
+)
+from exercises_utils.evidence.pools import EvidenceTask, build_pool
+from exercises_utils.evidence.scores import (
+    Circuit,
+    CircuitScorer,
+    Pool,
+    Scorer,
+    SimulationScore,
+    Site,
+    advantage,
+    circuit_score,
+    percentile_among_random,
+    random_circuits,
+    random_search,
+    rank_among_sets,
+    run_simulation,
+    score_answers,
+    score_counterexamples,
+    simulation_score,
+)
+from exercises_utils.evidence.stored import (
+    Evidence,
+    accuracy,
+    evidence_path,
+    load_evidence,
+    write_evidence,
+)

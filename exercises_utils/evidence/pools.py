@@ -7,7 +7,7 @@ one half. Where an input has several answers, such as the ten numbers of a sorte
 input of the wrong half; both halves then have the same mixture of kinds, and scores count answers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -89,6 +89,37 @@ class _Found:
         return _Found(*(torch.cat(pair) for pair in pairs)).distinct()
 
 
+@dataclass(frozen=True)
+class _Search:
+    """Looks at inputs with the eyes of a model, and searches its mistakes."""
+
+    logits_fn: Callable[[Tensor], Tensor]
+    task: EvidenceTask
+    generator: Generator
+
+    def read(self, tokens: Tensor, what: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """`what(logits, tokens)`, batch by batch: the logits of all inputs may be too many to keep."""
+        with torch.no_grad():
+            return torch.cat([what(self.logits_fn(some).cpu(), some) for some in tokens.split(BATCH)])
+
+    def look_at(self, tokens: Tensor) -> _Found:
+        """The inputs with their margins and kinds."""
+        return _Found(tokens, self.read(tokens, self.task.margin), self.task.kinds(tokens))
+
+    def mistakes_among(self, parents: _Found, kind: int, enough: int, rounds: int) -> _Found:
+        """Mistakes of one kind: those among `parents`, and as many more as it takes among changed ones."""
+        mistakes = parents.where(parents.margins > 0)
+        for _ in range(rounds if len(parents) else 0):
+            if len(mistakes) >= enough:
+                break
+            nearest = parents.where(parents.margins.topk(min(BATCH // 8, len(parents))).indices)
+            children = self.look_at(self.task.neighbours(nearest.tokens.repeat(8, 1), self.generator))
+            children = children.where(children.kinds == kind)
+            mistakes = mistakes.and_new(children.where(children.margins > 0))
+            parents = nearest.and_new(children)
+        return mistakes
+
+
 def build_pool(
     logits_fn: Callable[[Tensor], Tensor],
     task: EvidenceTask,
@@ -118,42 +149,17 @@ def build_pool(
         NoMistakesError: no mistake was found at all, so nothing tells an explanation from the perfect algorithm.
     """
     generator = Generator().manual_seed(seed)
-
-    def read(tokens: Tensor, what: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """`what(logits, tokens)`, batch by batch: the logits of all inputs may be too many to keep."""
-        with torch.no_grad():
-            return torch.cat([what(logits_fn(some).cpu(), some) for some in tokens.split(BATCH)])
-
-    def look_at(tokens: Tensor) -> _Found:
-        return _Found(tokens, read(tokens, task.margin), task.kinds(tokens))
-
-    def mistakes_among(parents: _Found, kind: int, enough: int) -> _Found:
-        mistakes = parents.where(parents.margins > 0)
-        for _ in range(rounds if len(parents) else 0):
-            if len(mistakes) >= enough:
-                break
-            nearest = parents.where(parents.margins.topk(min(BATCH // 8, len(parents))).indices)
-            children = look_at(task.neighbours(nearest.tokens.repeat(8, 1), generator))
-            children = children.where(children.kinds == kind)
-            mistakes = mistakes.and_new(children.where(children.margins > 0))
-            parents = nearest.and_new(children)
-        return mistakes
-
-    drawn = look_at(task.hard_inputs(draws, generator)).distinct()
+    search = _Search(logits_fn, task, generator)
+    drawn = search.look_at(task.hard_inputs(draws, generator)).distinct()
     of_kind = [drawn.where(drawn.kinds == kind) for kind in range(len(task.KINDS))]
     enough = size // 2 // len(task.KINDS) + 1
-    wrong = [mistakes_among(some, kind, enough) for kind, some in enumerate(of_kind)]
+    wrong = [search.mistakes_among(some, kind, enough, rounds) for kind, some in enumerate(of_kind)]
     if not any(map(len, wrong)):
         raise NoMistakesError(
             f"the model makes no mistake on {draws:,} hard inputs, nor in {rounds} rounds of search"
         )
     taken = _equal_shares([len(some) for some in wrong], size // 2)
     tokens = torch.cat([some.first(n).tokens for some, n in zip(wrong, taken, strict=True)])
-    n_drawn = [int((some.margins > 0).sum()) for some in of_kind]
-    counts = [
-        f"{name}: {min(n, first)} + {max(n - first, 0)}"
-        for name, n, first in zip(task.KINDS, taken, n_drawn, strict=True)
-    ]
     right = drawn.where(drawn.margins < 0).tokens
     several = task.right_answers(tokens).ndim > 1
     matched = task.kinds if several else task.right_answers
@@ -162,16 +168,25 @@ def build_pool(
     return Pool(
         tokens=tokens,
         right_answers=task.right_answers(tokens),
-        model_answers=read(tokens, lambda logits, _: task.answers(logits)),
+        model_answers=search.read(tokens, lambda logits, _: task.answers(logits)),
         kinds=task.kinds(tokens),
         kind_names=task.KINDS,
         n_answers=task.N_ANSWERS,
         how=(
             f"{draws:,} inputs drawn with seed {seed}: {task.HARD_INPUTS} Where they held too few mistakes "
             "of a kind, inputs of that kind nearest to a mistake were changed a little, over and over. "
-            f"Mistakes taken, drawn + searched: {'; '.join(counts)}. "
+            f"Mistakes taken, drawn + searched: {_counts(task.KINDS, taken, of_kind)}. "
             f"{_MIXTURE_OF_SEVERAL if several else _MIXTURE}"
         ),
+    )
+
+
+def _counts(kinds: Sequence[str], taken: Sequence[int], drawn: Sequence[_Found]) -> str:
+    """How many mistakes of each kind a pool has, of those that were drawn and of those that were searched."""
+    n_drawn = [int((some.margins > 0).sum()) for some in drawn]
+    return "; ".join(
+        f"{name}: {min(n, first)} + {max(n - first, 0)}"
+        for name, n, first in zip(kinds, taken, n_drawn, strict=True)
     )
 
 

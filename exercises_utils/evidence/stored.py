@@ -20,9 +20,12 @@ from torch import Generator, Tensor
 
 from exercises_utils.evidence.pools import EvidenceTask, NoMistakesError, build_pool
 from exercises_utils.evidence.scores import SEQUENCES_A_PASS, CircuitScorer, Pool, Site, random_circuits
-from exercises_utils.models.checkpoints import CheckpointError, card_path, checkpoints_folder, load_checkpoint
+from exercises_utils.models import published
+from exercises_utils.models.cards import CheckpointError, card_path
+from exercises_utils.models.checkpoints import load_checkpoint
 from exercises_utils.models.files import write_whole
 from exercises_utils.models.loading import model_and_card
+from exercises_utils.models.sources import checkpoints_folder
 
 FORMAT_VERSION = 1
 N_CIRCUITS = 1000
@@ -89,11 +92,8 @@ def evidence_path(weights: Path) -> Path:
     challenge's other evidence is.
     """
     folder, name = weights.parent, card_path(weights).stem
-    if name == "published":
-        from exercises_utils.models.published import cache_folder  # needs pooch
-
-        if folder == cache_folder() / folder.name:
-            folder = checkpoints_folder() / folder.name
+    if name == published.INSTANCE and folder == published.cache_folder() / folder.name:
+        folder = checkpoints_folder() / folder.name
     return folder / "evidence" / f"{name}.safetensors"
 
 

@@ -109,7 +109,8 @@ def find_lessons(root: Path, names: Iterable[str] = ()) -> list[Lesson]:
 def read_source(lesson: Lesson, publication: colab.Publication | None = None) -> NotebookNode:
     """Returns the source as a notebook without outputs; raises `LessonError` where it breaks a rule.
 
-    It has the two cells for Google Colab, for the address in `pyproject.toml` if no other `publication` is given.
+    It has the two cells for Google Colab where the course has a public address: that in `pyproject.toml`, if no other
+    `publication` is given.
     """
     try:
         import jupytext

@@ -1,7 +1,7 @@
 """Lessons in Google Colab: the badge that opens a notebook there, and the cell that installs the course.
 
-Both are generated from `pyproject.toml`, from the project's version and the one line with its public address. While
-that is not set, they say so.
+Both are generated from `pyproject.toml`, from the project's version and the one line with its public address. Until
+that is set, neither is there: `exercises set-repository OWNER/NAME` sets it, and puts them in.
 """
 
 import re
@@ -54,17 +54,6 @@ if "google.colab" in sys.modules and not importlib.util.find_spec("exercises_uti
         )
     print("Installed.")"""
 
-_SETUP_NOT_SET = """\
-# In Google Colab the course cannot be installed yet. Anywhere else this does nothing.
-import importlib.util
-import sys
-
-if "google.colab" in sys.modules and not importlib.util.find_spec("exercises_utils"):
-    raise RuntimeError(
-        "The public address of this course has not been set yet, so it cannot be installed "
-        "from there. Its teacher sets it: exercises set-repository OWNER/NAME"
-    )"""
-
 
 @dataclass(frozen=True)
 class Publication:
@@ -108,26 +97,21 @@ class Publication:
         return f"https://github.com/{self.name}"
 
     def badge(self, path: str) -> str:
-        """Returns the markdown that opens the notebook at `path` in Colab, or says why it does not yet."""
-        if not self.is_set:
-            return (
-                "*Open in Colab: not yet. The public address of this course has not been set "
-                "(its teacher can: `exercises set-repository OWNER/NAME`).*"
-            )
+        """Returns the markdown that opens the notebook at `path` in Colab."""
         image = "https://colab.research.google.com/assets/colab-badge.svg"
         target = f"https://colab.research.google.com/github/{self.name}/blob/{self.tag}/{path}"
         return f"[![Open in Colab]({image})]({target})"
 
     def setup(self) -> str:
         """Returns the code that installs the course in Colab, and does nothing elsewhere."""
-        template = _SETUP if self.is_set else _SETUP_NOT_SET
-        return template.format(package=self.package, address=self.address, tag=self.tag)
+        return _SETUP.format(package=self.package, address=self.address, tag=self.tag)
 
 
 def with_cells(cells: list[NotebookNode], publication: Publication, path: str) -> list[NotebookNode]:
     """Returns a lesson's cells with the badge of the notebook at `path` on top, and the setup under its heading.
 
-    Raises `ValueError` where there is no such heading.
+    Without a public address they come back as they are: a lesson then opens with its question. Raises `ValueError`
+    where there is no such heading.
     """
     starts = [i for i, cell in enumerate(cells) if cell.source.splitlines()[:1] == [SETUP_HEADING]]
     if not starts:
@@ -135,6 +119,8 @@ def with_cells(cells: list[NotebookNode], publication: Publication, path: str) -
             f"there is no cell with the heading `{SETUP_HEADING}`: the cell that installs the course in Colab "
             "comes after it"
         )
+    if not publication.is_set:
+        return cells
     after = starts[0] + 1
     badge = new_markdown_cell(publication.badge(path), id=BADGE)
     setup = new_code_cell(publication.setup(), id=SETUP)

@@ -18,9 +18,10 @@ from nbformat.v4 import new_code_cell
 from exercises_utils.evidence.claims import Claim, span
 from exercises_utils.lessons import building as lessons
 from exercises_utils.lessons.running import environment
-from exercises_utils.models.checkpoints import checkpoint_path, load_checkpoint
+from exercises_utils.models.checkpoints import load_checkpoint
 from exercises_utils.models.files import write_whole
 from exercises_utils.models.loading import load_model
+from exercises_utils.models.sources import checkpoint_path
 from exercises_utils.models.training import EVALUATION_SEED, evaluate, logits_function
 from exercises_utils.plotting import bar, heatmap
 from exercises_utils.tools.hooks import ablate

@@ -1,4 +1,4 @@
-"""Models: weights and their cards from wherever they are, and the hooked model that is built from them."""
+"""Models: weights and their cards from wherever they are, and the hooked models that are built from them."""
 
 from typing import TYPE_CHECKING
 
@@ -6,93 +6,43 @@ from exercises_utils import lazily
 
 if TYPE_CHECKING:
     from exercises_utils.models.architecture import ModelConfig, PlainTransformer, QwenConfig
-    from exercises_utils.models.checkpoints import (
+    from exercises_utils.models.cards import (
         DEFAULT_VARIANT,
         WEIGHTS,
         Card,
         CheckpointError,
         FolderCard,
-        available_instances,
         card_path,
-        checkpoint_path,
-        checkpoints_folder,
-        lesson_instances,
-        load_checkpoint,
-        require_free,
     )
+    from exercises_utils.models.checkpoints import load_checkpoint, require_free, save_checkpoint
+    from exercises_utils.models.devices import default_device, lesson_device
     from exercises_utils.models.files import write_whole
     from exercises_utils.models.huggingface import random_model, save_folder
-    from exercises_utils.models.loading import (
-        DEFAULT_INSTANCE,
-        build_model,
-        default_device,
-        lesson_device,
-        load_model,
-        model_and_card,
-    )
+    from exercises_utils.models.loading import DEFAULT_INSTANCE, load_model, model_and_card
+    from exercises_utils.models.native import build_model
     from exercises_utils.models.slices import draw_where, slice_on_card
+    from exercises_utils.models.sources import (
+        available_instances,
+        checkpoint_path,
+        checkpoints_folder,
+        find,
+        lesson_instances,
+    )
     from exercises_utils.models.training import TrainingConfig, as_generator
 else:
     __getattr__ = lazily(
         __name__,
         {
-            "architecture": ["ModelConfig", "PlainTransformer", "QwenConfig"],
-            "checkpoints": [
-                "Card",
-                "CheckpointError",
-                "FolderCard",
-                "DEFAULT_VARIANT",
-                "WEIGHTS",
-                "available_instances",
-                "card_path",
-                "checkpoint_path",
-                "checkpoints_folder",
-                "lesson_instances",
-                "load_checkpoint",
-                "require_free",
-            ],
-            "files": ["write_whole"],
-            "huggingface": ["random_model", "save_folder"],
-            "loading": [
-                "DEFAULT_INSTANCE",
-                "build_model",
-                "default_device",
-                "lesson_device",
-                "load_model",
-                "model_and_card",
-            ],
-            "slices": ["draw_where", "slice_on_card"],
-            "training": ["TrainingConfig", "as_generator"],
+            "architecture": "ModelConfig PlainTransformer QwenConfig",
+            "cards": "DEFAULT_VARIANT WEIGHTS Card CheckpointError FolderCard card_path",
+            "checkpoints": "load_checkpoint require_free save_checkpoint",
+            "devices": "default_device lesson_device",
+            "files": "write_whole",
+            "huggingface": "random_model save_folder",
+            "loading": "DEFAULT_INSTANCE load_model model_and_card",
+            "native": "build_model",
+            "slices": "draw_where slice_on_card",
+            "sources": "available_instances checkpoint_path checkpoints_folder find lesson_instances",
+            "training": "TrainingConfig as_generator",
         },
     )
-
-__all__ = [
-    "Card",
-    "CheckpointError",
-    "DEFAULT_INSTANCE",
-    "DEFAULT_VARIANT",
-    "FolderCard",
-    "ModelConfig",
-    "PlainTransformer",
-    "QwenConfig",
-    "TrainingConfig",
-    "WEIGHTS",
-    "as_generator",
-    "available_instances",
-    "build_model",
-    "card_path",
-    "checkpoint_path",
-    "checkpoints_folder",
-    "default_device",
-    "draw_where",
-    "lesson_device",
-    "lesson_instances",
-    "load_checkpoint",
-    "load_model",
-    "model_and_card",
-    "random_model",
-    "require_free",
-    "save_folder",
-    "slice_on_card",
-    "write_whole",
-]

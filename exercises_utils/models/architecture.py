@@ -45,19 +45,22 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
         """The config that a card stores. Unknown and missing keys are errors, so that no setting is lost."""
-        names = {field.name for field in fields(cls)}
-        names -= {"eps"} - values.keys()  # the cards of models with the default do not name it
-        unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
-        if unknown or missing:
-            raise ValueError(
-                f"A model config needs exactly {sorted(names)}; unknown: {unknown}, missing: {missing}."
-            )
+        # The cards of models with the usual epsilon do not name it.
+        _require_keys(
+            values, {field.name for field in fields(cls)} - ({"eps"} - values.keys()), "A model config"
+        )
         _require_valid(values)
         return cls(**values)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every weight, by its name in the state dict."""
         return {name: tuple(weight.shape) for name, weight in PlainTransformer(self).state_dict().items()}
+
+
+def _require_keys(values: Mapping[str, Any], names: set[str], what: str) -> None:
+    unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
+    if unknown or missing:
+        raise ValueError(f"{what} needs exactly {sorted(names)}; unknown: {unknown}, missing: {missing}.")
 
 
 def _require_valid(values: Mapping[str, Any]) -> None:
@@ -112,12 +115,7 @@ class QwenConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "QwenConfig":
         """The config that a card stores. Unknown and missing keys are errors, so that no setting is lost."""
-        names = {field.name for field in fields(cls)}
-        unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
-        if unknown or missing:
-            raise ValueError(
-                f"A Qwen2 model's config needs exactly {sorted(names)}; unknown: {unknown}, missing: {missing}."
-            )
+        _require_keys(values, {field.name for field in fields(cls)}, "A Qwen2 model's config")
         return cls(**values)
 
     @classmethod

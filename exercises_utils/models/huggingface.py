@@ -1,7 +1,7 @@
-"""Qwen2 models in Hugging Face's folder format: saved, loaded as hooked TransformerLens models, fetched from the hub.
+"""Qwen2 models in Hugging Face's folder format: saved, and built as hooked TransformerLens models.
 
 TransformerLens 4 reads such a folder with `TransformerBridge.boot_transformers`. What is mended here, so that a Qwen2
-model has what `loading.py` promises for the small ones:
+model has what `native.py` promises for the small ones:
 
 - The tokenizer is the folder's. (TransformerLens asks `AutoTokenizer` for one "with BOS" where the tokenizer has a BOS
   token; that one is rebuilt from Qwen2's own pattern, and loses tokens such as " x" and " =".)
@@ -34,7 +34,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Generator, Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -43,8 +42,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qw
 from transformers.utils import logging as transformers_logging
 
 from exercises_utils.models.architecture import QwenConfig
-from exercises_utils.models.checkpoints import WEIGHTS, MissingWeightsError, WrongWeightsError
-from exercises_utils.models.loading import lesson_device, separate_hooks, take_tokens_from_anywhere
+from exercises_utils.models.cards import WEIGHTS, MissingWeightsError, WrongWeightsError
+from exercises_utils.models.devices import lesson_device
+from exercises_utils.models.native import separate_hooks, take_tokens_from_anywhere
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 """What a folder holds beside its weights."""
@@ -79,43 +79,6 @@ def save_folder(model: Any, tokenizer: Any, folder: str | Path) -> None:
             raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def load_folder(
-    folder: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    processed: bool = True,
-) -> TransformerBridge:
-    """The model in a folder, with hooks and its tokenizer, in evaluation mode. Only safetensors are read.
-
-    `dtype` is float32 and `device` is `models.lesson_device()` unless said otherwise. What a folder should hold is not
-    known here: `models.load_model` checks a folder against its card first.
-
-    Raises:
-        MissingWeightsError: the folder lacks a file.
-        WrongWeightsError: it is not a Qwen2 model that the course can read, or its weights are not its config's.
-    """
-    folder = Path(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise MissingWeightsError(
-            f"There is no {WEIGHTS} in {folder}. Only safetensors are loaded, never pickles."
-        )
-    return build(
-        read_config(folder), load_file(folder / WEIGHTS), load_tokenizer(folder), device, dtype, processed
-    )
-
-
-def read_config(folder: Path) -> QwenConfig:
-    """The sizes in a folder's `config.json`. Raises as `load_folder` does."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise MissingWeightsError(f"There is no config.json in {folder}.")
-    try:
-        return QwenConfig.from_huggingface(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise WrongWeightsError(f"{path} cannot be used: {error}") from error
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -14,18 +14,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import pooch
 import torch
 from torch import Tensor
 
 from exercises_utils.models.architecture import ModelConfig
-from exercises_utils.models.checkpoints import (
-    Card,
-    CheckpointError,
-    TamperedError,
-    checkpoints_folder,
-    save_checkpoint,
-)
+from exercises_utils.models.cards import Card, CheckpointError, TamperedError
+from exercises_utils.models.checkpoints import Stored, save_checkpoint
 
 INSTANCE = "published"
 LOCAL = "EXERCISES_PUBLISHED_DIR"
@@ -36,47 +30,94 @@ class PublishedError(CheckpointError):
     """A published model cannot be had: the challenge has none, or it could not be fetched or converted."""
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a published model is, and what it must be."""
+def cache_folder() -> Path:
+    """Where fetched models are kept: the user's cache, `~/.cache/mechinterp-exercises` on Linux."""
+    import pooch  # needed here alone
 
+    return Path(pooch.os_cache("mechinterp-exercises"))
+
+
+@dataclass(frozen=True)
+class Published(Stored):
+    """A write-up's own model: at its place in the cache, once it has been fetched and converted."""
+
+    challenge: str
     url: str
-    sha256: str
+    sha256: str  # of the file as it was published
     config: ModelConfig
     by: str
     data: str
 
+    @classmethod
+    def at(cls, address: Path) -> "Published":
+        """The model that the address in a file is of. Raises PublishedError if there is no such file."""
+        challenge = address.parent.name
+        if not address.is_file():
+            raise PublishedError(f"{challenge} has no published model: there is no {address}.")
+        values = json.loads(address.read_text(encoding="utf-8"))
+        values["config"] = ModelConfig.from_dict(values["config"])
+        return cls(cache_folder() / challenge / f"{INSTANCE}.safetensors", challenge, **values)
+
+    def fetch(self) -> Path:
+        """The weights in the cache, fetched and converted if they are not there yet.
+
+        Shows a progress bar while it fetches. Raises PublishedError without a network, TamperedError if what
+        came is not the file that was published.
+        """
+        if not (self.path.is_file() and self.path.with_suffix(".json").is_file()):
+            # Read once: what is checked is what is loaded.
+            content = self._local_file() if LOCAL in os.environ else self._from_the_network()
+            legacy = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            save_checkpoint(converted(legacy, self.config), self._card(), self.path, force=True)
+        return self.path
+
     @property
-    def file(self) -> str:
-        """The file's own name."""
+    def _file(self) -> str:
         return self.url.rsplit("/", 1)[-1]
 
+    def _local_file(self) -> bytes:
+        path = Path(os.environ[LOCAL]) / self._file
+        if not path.is_file():
+            raise PublishedError(f"{LOCAL} is {os.environ[LOCAL]!r}; there is no {self._file} in it.")
+        content = path.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.sha256:
+            raise TamperedError(f"{path} has SHA-256 {found}; {self.sha256} was published.")
+        return content
 
-def address(challenge: str) -> Address:
-    """Where a challenge's published model is. Raises PublishedError if it has none."""
-    path = checkpoints_folder() / challenge / f"{INSTANCE}.json"
-    if not path.is_file():
-        raise PublishedError(f"{challenge} has no published model: there is no {path}.")
-    values = json.loads(path.read_text(encoding="utf-8"))
-    return Address(**{**values, "config": ModelConfig.from_dict(values["config"])})
+    def _from_the_network(self) -> bytes:
+        import pooch
 
+        try:
+            fetched = pooch.retrieve(
+                self.url,
+                f"sha256:{self.sha256}",
+                fname=self._file,
+                path=self.path.parent,
+                downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
+            )
+        except ValueError as error:  # pooch's word for a hash that is not the expected one
+            raise TamperedError(f"What came from {self.url} is not what was published: {error}") from error
+        except Exception as error:
+            raise PublishedError(
+                f"The published model of {self.challenge} could not be fetched from {self.url} "
+                f"({type(error).__name__}: {error}). Try again with a network; or fetch {self._file} elsewhere, "
+                f"and set {LOCAL} to its folder. The models seed0 to seed4 need no network."
+            ) from error
+        return Path(fetched).read_bytes()
 
-def cache_folder() -> Path:
-    """Where fetched models are kept: the user's cache, `~/.cache/mechinterp-exercises` on Linux."""
-    return Path(pooch.os_cache("mechinterp-exercises"))
-
-
-def published_path(challenge: str) -> Path:
-    """The weights of a challenge's published model, fetched and converted if they are not there yet.
-
-    Shows a progress bar while it fetches. Raises PublishedError without a network, TamperedError if what
-    came is not the file that was published.
-    """
-    where = address(challenge)
-    path = cache_folder() / challenge / f"{INSTANCE}.safetensors"
-    if not (path.is_file() and path.with_suffix(".json").is_file()):
-        _write(challenge, where, _content(challenge, where), path)
-    return path
+    def _card(self) -> Card:
+        return Card(
+            challenge=self.challenge,
+            instance=INSTANCE,
+            config=self.config,
+            training={"by": self.by, "url": self.url, "sha256": self.sha256, "why": "Trained by its author."},
+            data=self.data,
+            seed=0,
+            versions={name: version(name) for name in ("mechinterp-exercises", "torch", "safetensors")},
+            accuracy={},
+            hard_slices={},
+        )
 
 
 def converted(legacy: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -102,47 +143,3 @@ def converted(legacy: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Te
             f"missing {sorted(wanted.keys() - weights.keys())}"
         )
     return {name: weights[name] for name in wanted}
-
-
-def _content(challenge: str, where: Address) -> bytes:
-    """The published file, read once: what is checked is what is loaded."""
-    if LOCAL in os.environ:
-        path = Path(os.environ[LOCAL]) / where.file
-        if not path.is_file():
-            raise PublishedError(f"{LOCAL} is {os.environ[LOCAL]!r}; there is no {where.file} in it.")
-        content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != where.sha256:
-            raise TamperedError(f"{path} has SHA-256 {found}; {where.sha256} was published.")
-        return content
-    folder = cache_folder() / challenge
-    try:
-        downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
-        fetched = pooch.retrieve(
-            where.url, f"sha256:{where.sha256}", fname=where.file, path=folder, downloader=downloader
-        )
-    except ValueError as error:  # pooch's word for a hash that is not the expected one
-        raise TamperedError(f"What came from {where.url} is not what was published: {error}") from error
-    except Exception as error:
-        raise PublishedError(
-            f"The published model of {challenge} could not be fetched from {where.url} ({type(error).__name__}: {error}). "
-            f"Try again with a network; or fetch {where.file} elsewhere, and set {LOCAL} to its folder. "
-            "The models seed0 to seed4 need no network."
-        ) from error
-    return Path(fetched).read_bytes()
-
-
-def _write(challenge: str, where: Address, content: bytes, path: Path) -> None:
-    legacy = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    card = Card(
-        challenge=challenge,
-        instance=INSTANCE,
-        config=where.config,
-        training={"by": where.by, "url": where.url, "sha256": where.sha256, "why": "Trained by its author."},
-        data=where.data,
-        seed=0,
-        versions={name: version(name) for name in ("mechinterp-exercises", "torch", "safetensors")},
-        accuracy={},
-        hard_slices={},
-    )
-    save_checkpoint(converted(legacy, where.config), card, path, force=True)

@@ -17,7 +17,9 @@ from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
 from exercises_utils.models.architecture import ModelConfig, PlainTransformer
-from exercises_utils.models.checkpoints import Card, checkpoints_folder, require_free, save_checkpoint
+from exercises_utils.models.cards import Card
+from exercises_utils.models.checkpoints import require_free, save_checkpoint
+from exercises_utils.models.sources import checkpoints_folder
 
 DATA_SEED = 3_000_000_000
 """Training draws its data from DATA_SEED + the run's seed: small seeds stay fresh for lessons and tests."""

@@ -135,9 +135,9 @@ def heatmap_facets(
 
     figure = _figure(list(panels), grid_rows, grid_columns, (width, height), gap, left, right)
     x_axis, y_axis = _ticks(x_labels, n_columns, width, "x"), _ticks(y_labels, n_rows, height, "y")
-    peak = max((float(np.nanmax(np.abs(m))) for m in matrices.values() if np.isfinite(m).any()), default=1.0)
+    scale = _colour_scale(list(matrices.values()), signed, unit)
     whole = all((m[np.isfinite(m)] % 1 == 0).all() for m in matrices.values())
-    decimals = 0 if whole and peak > 1 else _decimals(peak)  # zeros and ones may be shares
+    decimals = 0 if whole and scale["cmax"] > 1 else _decimals(scale["cmax"])  # zeros and ones may be shares
     for i, values in enumerate(matrices.values()):
         place = {"row": i // grid_columns + 1, "col": i % grid_columns + 1}
         figure.add_trace(
@@ -154,21 +154,22 @@ def heatmap_facets(
         )
         figure.update_xaxes(showgrid=False, zeroline=False, **x_axis, **place)
         figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", **y_axis, **place)
-    lowest = min((float(np.nanmin(m)) for m in matrices.values() if np.isfinite(m).any()), default=0.0)
-    figure.update_layout(
-        coloraxis={
-            "colorscale": DIVERGING if signed else SEQUENTIAL,
-            "cmin": -peak if signed else min(0.0, lowest),
-            "cmax": peak,
-            "colorbar": {
-                "title": {"text": unit, "side": "right"},
-                "thickness": 14,
-                "len": 1,
-                "outlinewidth": 0,
-            },
-        }
-    )
+    figure.update_layout(coloraxis=scale)
     return _finish(figure, title, x, y, grid_rows, grid_columns)
+
+
+def _colour_scale(matrices: Sequence[np.ndarray], signed: bool, unit: str) -> dict[str, Any]:
+    """The colours of heatmaps that share them, and the bar beside these."""
+    shown = [m for m in matrices if np.isfinite(m).any()]
+    peak = max((float(np.nanmax(np.abs(m))) for m in shown), default=1.0)
+    lowest = min((float(np.nanmin(m)) for m in shown), default=0.0)
+    bar = {"title": {"text": unit, "side": "right"}, "thickness": 14, "len": 1, "outlinewidth": 0}
+    return {
+        "colorscale": DIVERGING if signed else SEQUENTIAL,
+        "cmin": -peak if signed else min(0.0, lowest),
+        "cmax": peak,
+        "colorbar": bar,
+    }
 
 
 def line(
@@ -353,65 +354,58 @@ def plane_facets(
     left, right, gap = 70, 20, 60
     side = min((WIDTH - left - right - gap * (columns - 1)) / columns, 380)
     figure = _figure(list(groups), rows, columns, (side, side), gap, left, right)
-    reach = 1.18 * max(
-        (
-            float(np.abs(n).max())
-            for panel in groups.values()
-            for both in panel.values()
-            for n in both
-            if n.size
-        ),
-        default=1.0,
-    )
     seen: set[str] = set()
     for i, panel in enumerate(groups.values()):
-        place = {"row": i // columns + 1, "col": i % columns + 1}
-        for name, (across, up) in panel.items():
-            colour = COLOURS[names.index(name) % len(COLOURS)]
-            if name in arrows:  # one line of legs: to the point, back to the origin, a gap
-                across, up = (
-                    np.stack([np.zeros(len(n)), n, np.full(len(n), np.nan)], axis=-1)
-                    .ravel()
-                    .astype(np.float32)
-                    for n in (across, up)
-                )
-            many = len(across) > 150
-            size = [0, 9, 0] * (len(across) // 3) if name in arrows else 4 if many else 8
+        for name, points in panel.items():
             figure.add_trace(
                 go.Scatter(
-                    x=across,
-                    y=up,
                     name=name,
                     legendgroup=name,
                     showlegend=bool(name) and name not in seen,
-                    mode=("lines+markers" if name in arrows else "markers")
-                    + ("+text" if name in texts else ""),
-                    text=[t for text in texts[name] for t in ("", text, "")]
-                    if name in texts and name in arrows
-                    else list(texts[name])
-                    if name in texts
-                    else None,
-                    textposition="top center",
-                    line={"color": colour, "width": 2.5},
-                    marker={
-                        "color": colour,
-                        "size": size,
-                        "opacity": 0.4 if many and name not in arrows else 1,
-                    },
                     hovertemplate=_hover(x, y, name),
+                    **_drawn(
+                        points, COLOURS[names.index(name) % len(COLOURS)], texts.get(name), name in arrows
+                    ),
                 ),
-                **place,
+                row=i // columns + 1,
+                col=i % columns + 1,
             )
             seen.add(name)
-    for axis in ("x", "y"):
-        figure.update_layout(
-            {
-                f"{axis}axis{i + 1 if i else ''}": {"range": [-reach, reach], "nticks": 5}
-                for i in range(len(groups))
-            }
-        )
+    every = [n for panel in groups.values() for both in panel.values() for n in both if n.size]
+    reach = 1.18 * max((float(np.abs(n).max()) for n in every), default=1.0)
+    for axis in ("xaxis", "yaxis"):
+        ranges = {
+            f"{axis}{i + 1 if i else ''}": {"range": [-reach, reach], "nticks": 5} for i in range(len(groups))
+        }
+        figure.update_layout(ranges)
     figure.update_layout(legend={"itemsizing": "constant"})
     return _finish(figure, title, x, y, rows, columns, legend=[name for name in names if name])
+
+
+def _drawn(
+    points: tuple[np.ndarray, np.ndarray], colour: str, texts: Sequence[str] | None, arrow: bool
+) -> dict[str, Any]:
+    """One group of `plane_facets` as plotly has it: points, or lines from the origin to them."""
+    across, up = points
+    many = len(across) > 150
+    size: Any = 4 if many else 8
+    labels = None if texts is None else list(texts)
+    if arrow:  # one line of legs: to the point, back to the origin, a gap
+        size = [0, 9, 0] * len(across)
+        labels = None if texts is None else [t for text in texts for t in ("", text, "")]
+        across, up = (
+            np.stack([np.zeros(len(n)), n, np.full(len(n), np.nan)], axis=-1).ravel().astype(np.float32)
+            for n in points
+        )
+    return {
+        "x": across,
+        "y": up,
+        "mode": ("lines+markers" if arrow else "markers") + ("" if texts is None else "+text"),
+        "text": labels,
+        "textposition": "top center",
+        "line": {"color": colour, "width": 2.5},
+        "marker": {"color": colour, "size": size, "opacity": 0.4 if many and not arrow else 1},
+    }
 
 
 def strip(

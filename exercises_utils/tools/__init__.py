@@ -25,33 +25,9 @@ else:
     __getattr__ = lazily(
         __name__,
         {
-            "circuits": [
-                "causal",
-                "ov_output",
-                "qk_scores",
-                "random_composition_scores",
-                "residual_components",
-            ],
-            "hooks": ["ablate", "get_act_name", "patch", "record"],
-            "patching": ["get_act_patch"],
-            "sequences": ["TaskData", "mean_cross_entropy", "names_of", "top_is_right", "whole_numbers"],
+            "circuits": "causal ov_output qk_scores random_composition_scores residual_components",
+            "hooks": "ablate get_act_name patch record",
+            "patching": "get_act_patch",
+            "sequences": "TaskData mean_cross_entropy names_of top_is_right whole_numbers",
         },
     )
-
-__all__ = [
-    "TaskData",
-    "ablate",
-    "causal",
-    "get_act_name",
-    "get_act_patch",
-    "mean_cross_entropy",
-    "names_of",
-    "ov_output",
-    "patch",
-    "qk_scores",
-    "random_composition_scores",
-    "record",
-    "residual_components",
-    "top_is_right",
-    "whole_numbers",
-]

@@ -104,6 +104,23 @@ def record(model: Any, *names: str) -> Iterator[dict[str, Tensor]]:
         yield seen
 
 
+def _without_information(now: Tensor, how: str, pool: Tensor, generator: torch.Generator) -> Tensor:
+    """What `ablate` puts in the place of an activation; `pool` has it in the reference sequences."""
+    if how == "zero":
+        return torch.zeros_like(now)
+    if how == "noise":
+        return torch.randn(now.shape, generator=generator).to(now)
+    if how == "mean":
+        return pool.mean(0, keepdim=True).expand_as(now)
+    if pool is now:  # a cyclic shift of a random order: nobody gets its own
+        order = torch.randperm(len(now), generator=generator)
+        chosen = torch.empty_like(order)
+        chosen[order] = order.roll(1)
+    else:
+        chosen = torch.randint(len(pool), (len(now),), generator=generator)
+    return pool[chosen.to(pool.device)]
+
+
 @contextmanager
 def ablate(
     model: Any,
@@ -151,27 +168,11 @@ def ablate(
         with torch.no_grad(), record(model, *names.values()) as source:
             model(reference)
 
-    def replacement(activation_now: Tensor, name: str) -> Tensor:
-        pool = source.get(name, activation_now)
-        if how == "zero":
-            return torch.zeros_like(activation_now)
-        if how == "noise":
-            return torch.randn(activation_now.shape, generator=generator).to(activation_now)
-        if how == "mean":
-            return pool.mean(0, keepdim=True).expand_as(activation_now)
-        n_now, n_pool = len(activation_now), len(pool)
-        if pool is activation_now:  # a cyclic shift of a random order: nobody gets its own
-            order = torch.randperm(n_now, generator=generator)
-            chosen = torch.empty_like(order)
-            chosen[order] = order.roll(1)
-        else:
-            chosen = torch.randint(n_pool, (n_now,), generator=generator)
-        return pool[chosen.to(pool.device)]
-
     def make_hook(layer: int) -> Callable[..., Tensor]:
         def hook_fn(activation_now: Tensor, hook: Any) -> Tensor:
             _check_heads(activation_now, activation, head_axis, layers[layer])
-            new = replacement(activation_now, names[layer])
+            pool = source.get(names[layer], activation_now)
+            new = _without_information(activation_now, how, pool, generator)
             return _replace(activation_now, new, head_axis, layers[layer], positions)
 
         return hook_fn

@@ -8,8 +8,8 @@ from exercises_utils.challenges.llm_multiplication.task import Products
 from exercises_utils.evidence.pools import EvidenceTask
 from exercises_utils.evidence.scores import CircuitScorer, Pool
 from exercises_utils.evidence.stored import evidence_path, load_evidence
-from exercises_utils.models.checkpoints import checkpoint_path, lesson_instances
 from exercises_utils.models.huggingface import random_model
+from exercises_utils.models.sources import checkpoint_path, lesson_instances
 
 END, TIMES, SPACE, EQUALS = 0, 11, 12, 13
 RIGHT = [END, 2, 3, 4, TIMES, SPACE, 5, 6, EQUALS, SPACE, 6, 6, 4, 6, END, END]

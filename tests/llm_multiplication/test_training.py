@@ -23,15 +23,10 @@ from exercises_utils.challenges.llm_multiplication.training import (
     train,
 )
 from exercises_utils.cli import main
-from exercises_utils.models.checkpoints import (
-    CheckpointError,
-    CheckpointExistsError,
-    FolderCard,
-    available_instances,
-    checkpoint_path,
-    load_checkpoint,
-)
+from exercises_utils.models.cards import CheckpointError, CheckpointExistsError, FolderCard
+from exercises_utils.models.checkpoints import load_checkpoint
 from exercises_utils.models.loading import load_model, model_and_card
+from exercises_utils.models.sources import available_instances, checkpoint_path
 
 TINY = MultiplicationTraining(
     digits=(1, 1),

@@ -10,8 +10,9 @@ from exercises_utils.challenges.sorted_list_one_head.terms import ALL_TERMS, Ter
 from exercises_utils.checking.isolation import model_state
 from exercises_utils.evidence.scores import Scorer, circuit_score, rank_among_sets, score_answers
 from exercises_utils.evidence.stored import accuracy, evidence_path, load_evidence
-from exercises_utils.models.checkpoints import checkpoint_path, load_checkpoint
-from exercises_utils.models.loading import build_model
+from exercises_utils.models.checkpoints import load_checkpoint
+from exercises_utils.models.native import build_model
+from exercises_utils.models.sources import checkpoint_path
 from exercises_utils.tools.circuits import causal
 
 LISTS = {

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from exercises_utils.challenges.sorted_list_two_heads import task
 from exercises_utils.models import published
-from exercises_utils.models.checkpoints import available_instances, checkpoint_path, load_checkpoint
+from exercises_utils.models.checkpoints import load_checkpoint
 from exercises_utils.models.loading import load_model
+from exercises_utils.models.sources import available_instances, checkpoint_path
 from exercises_utils.models.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
 from exercises_utils.tools.hooks import ablate
 

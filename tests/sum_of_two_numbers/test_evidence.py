@@ -7,8 +7,8 @@ from exercises_utils.challenges.sum_of_two_numbers import evidence, task
 from exercises_utils.evidence.pools import EvidenceTask
 from exercises_utils.evidence.scores import CircuitScorer
 from exercises_utils.evidence.stored import evidence_path, load_evidence
-from exercises_utils.models.checkpoints import available_instances, checkpoint_path
-from exercises_utils.models.loading import build_model
+from exercises_utils.models.native import build_model
+from exercises_utils.models.sources import available_instances, checkpoint_path
 
 RIGHT = [2, 7, 6, 4, 10, 0, 8, 1, 5, 11, 3, 5, 7, 9]
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
 from exercises_utils.challenges.sum_of_two_numbers import task
-from exercises_utils.models.checkpoints import available_instances, checkpoint_path, load_checkpoint
-from exercises_utils.models.loading import build_model
+from exercises_utils.models.checkpoints import load_checkpoint
+from exercises_utils.models.native import build_model
+from exercises_utils.models.sources import available_instances, checkpoint_path
 from exercises_utils.models.training import DATA_SEED, EVALUATION_SEED, Task, as_generator, logits_function
 
 INSTANCES = ["seed0", "seed1", "seed2", "seed4", "seed5"]

@@ -9,6 +9,7 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -149,31 +150,10 @@ def train(
         return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
 
     compiled = torch.compile(loss_of)
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    in_matrices = {id(p) for p in matrices}
-    optimizers: list[Any] = [
-        torch.optim.Muon(
-            matrices,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            momentum=settings.momentum,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(
-            [p for p in model.parameters() if id(p) not in in_matrices],
-            lr=settings.lr,
-            betas=settings.betas,
-            weight_decay=0.0,
-        ),
+    optimizers = _optimizers(model, settings)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, settings)) for optimizer in optimizers
     ]
-
-    def rate(step: int) -> float:
-        cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        return min(1.0, (step + 1) / settings.warm_up) * (
-            settings.lr_final_share + (1 - settings.lr_final_share) * cosine
-        )
-
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
     generator = Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
     history = []
@@ -192,6 +172,29 @@ def train(
             history.append({"step": step, "loss": loss.item()})
             bar.set_postfix(loss=f"{loss.item():.4f}")
     return model.eval().cpu(), history
+
+
+def _optimizers(model: Any, settings: MultiplicationTraining) -> list[Any]:
+    """Muon for the matrices of the blocks, AdamW for the embedding, biases and norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    in_matrices = {id(p) for p in matrices}
+    muon = torch.optim.Muon(
+        matrices,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    others = [p for p in model.parameters() if id(p) not in in_matrices]
+    return [muon, torch.optim.AdamW(others, lr=settings.lr, betas=settings.betas, weight_decay=0.0)]
+
+
+def _rate(settings: MultiplicationTraining, step: int) -> float:
+    """The learning rate of a step, as a share of the largest: warm-up, then a cosine."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return min(1.0, (step + 1) / settings.warm_up) * (
+        settings.lr_final_share + (1 - settings.lr_final_share) * cosine
+    )
 
 
 def run_training(
