@@ -83,7 +83,8 @@ def run(model: Any, tokens: Tensor, edits: Edits | None = None) -> dict[Any, Ten
 
     Plain algebra on processed weights, without hooks. `edits` change an activation before it is used.
     """
-    edits, seen = edits or {}, {}
+    edits = edits or {}
+    seen: dict[Any, Tensor] = {}
 
     def kept(name: str, layer: int, value: Tensor) -> Tensor:
         edit = edits.get((name, layer))

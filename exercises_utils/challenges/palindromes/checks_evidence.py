@@ -120,9 +120,15 @@ class TwoKinds(CounterexamplesCheck):
         return (
             f"{score.count()} of {self.count} fool the model, {score.count(typical=True)} in distribution, "
             f"{score.count(typical=False)} out of it; mean margin {score.mean_margin():.2f} logits. {len(elsewhere)} "
-            f"of them are intact at {weak}. Of {n} random sequences that are mismatched at the same pairs as those {hits} do: "
-            f"{hits / n:.3f} {_interval(hits, n)}. The tries that yours took are not counted."
+            f"of them are intact at {weak}. Of {n} random sequences that are mismatched at the same pairs as those {hits} "
+            f"do: {hits / n:.3f} {_interval(hits, n)}. The tries that yours took are not counted."
         )
+
+
+def _non_palindromes(size: int, generator: torch.Generator) -> Int[Tensor, "sequence position"]:
+    """Random non-palindromes as in training, which `exercises compare` tells beside counterexamples."""
+    data = task.make_data(2 * size + size // 20 + 20, generator)
+    return data.tokens[~data.is_palindrome][:size]
 
 
 def _known_counterexamples() -> Int[Tensor, "sequence position"]:
@@ -148,7 +154,7 @@ counterexamples = TwoKinds(
     core=True,
     model=lesson_model,
     task=evidence_task,
-    sample=lambda size, generator: like_these(_known_counterexamples(), size, generator),
+    sample=_non_palindromes,
     count=50,
     needed=40,
     reference=_known_counterexamples,

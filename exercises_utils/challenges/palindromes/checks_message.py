@@ -21,8 +21,8 @@ from exercises_utils.challenges.palindromes.checks_common import (
 )
 from exercises_utils.checking import Draw, arg, exercise, on_models
 
-TWO_RUNS = dict(intact=intact_tokens, broken=broken_tokens)
-FEW_RUNS = dict(intact=few_tokens, broken=broken_tokens)
+TWO_RUNS: dict[str, Any] = dict(intact=intact_tokens, broken=broken_tokens)
+FEW_RUNS: dict[str, Any] = dict(intact=few_tokens, broken=broken_tokens)
 EXCHANGED = dict(intact=arg("broken"), broken=arg("intact"))
 
 # ── 4 · is that the message ─────────────────────────────────────────────────────────────────────────────────

@@ -61,7 +61,7 @@ def logit_attribution(
     components = torch.stack(parts)
     divide_by = seen["scale", {"first": 0, "before": model.cfg.n_layers - 1}.get(scale, "last")][:, at]
     if scale == "mean":
-        divide_by = divide_by.mean()
+        divide_by = divide_by.mean().expand_as(divide_by)
     elif scale == "own":
         divide_by = (components.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
     elif scale == "without epsilon":
@@ -70,9 +70,16 @@ def logit_attribution(
     last = verdict_bias(model, towards).expand(1, len(tokens))
     if bias == "in b_O":
         rows[-1] += last[0]
-    kinds = {"last": [rows, last], "first": [last, rows], "turned": [rows, -last], "zero": [rows, 0 * last]}
-    scaled = [rows, last * divide_by.reshape(1, -1) ** power] if scale != "own" else kinds["last"]
-    return torch.cat({**kinds, None: [rows], "in b_O": [rows, 0 * last], "scaled": scaled}[bias])
+    kinds = {
+        "last": [rows, last],
+        "first": [last, rows],
+        "turned": [rows, -last],
+        "zero": [rows, 0 * last],
+        "in b_O": [rows, 0 * last],
+        "scaled": [rows, last * divide_by.reshape(-1, len(tokens))[:1] ** power],
+        "none": [rows],
+    }
+    return torch.cat(kinds[bias])
 
 
 logit_attribution.given(on_models(FAMILY, lesson_batch=10, tokens=some_tokens))
@@ -95,7 +102,7 @@ logit_attribution.slips(
         "You multiplied by the last LayerNorm's scale; divide by it.": dict(power=1),
         "The row of `b_U` comes first; it is the last row.": dict(bias="first"),
         "The row of `b_U` is turned round: `b_U[1] - b_U[0]`.": dict(bias="turned"),
-        "The last row should be `b_U[1] - b_U[0]`; the rows before it are right. Add it.": dict(bias=None),
+        "The last row should be `b_U[1] - b_U[0]`; the rows before it are right. Add it.": dict(bias="none"),
         "The last row should be `b_U[1] - b_U[0]`, not zero: without it the rows do not add up.": dict(
             bias="zero"
         ),

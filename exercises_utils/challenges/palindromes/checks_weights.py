@@ -1,5 +1,7 @@
 """The checks of lesson 03's optional measurements: circuits read from the weights, and what each head is worth."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -19,8 +21,8 @@ from exercises_utils.challenges.palindromes.checks_common import (
 from exercises_utils.checking import Call, Draw, Question, arg, exercise, on_models, then
 from exercises_utils.tools import circuits, hooks
 
-PAIR_OF_HEADS = dict(matcher=pick((0, 1), (1, 2)), reader=pick((1, 0), (2, 1)))
-OTHER_PAIR = dict(matcher=pick((0, 0), (0, 3)), reader=pick((1, 1), (1, 2)))
+PAIR_OF_HEADS: dict[str, Any] = dict(matcher=pick((0, 1), (1, 2)), reader=pick((1, 0), (2, 1)))
+OTHER_PAIR: dict[str, Any] = dict(matcher=pick((0, 0), (0, 3)), reader=pick((1, 1), (1, 2)))
 
 
 @exercise("Full QK circuit of the values", core=False, axes="query_value key_value")
