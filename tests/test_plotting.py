@@ -107,7 +107,7 @@ def test_a_signed_heatmap_has_zero_in_the_middle():
     assert (axis.cmin, axis.cmax) == (-4, 4)
     middle = next(colour for at, colour in axis.colorscale if at == 0.5)
     assert middle == "#f7f7f7"
-    assert axis.colorbar.title.text == "logits"
+    assert axis.colorbar.title.text == "<br>logits"
 
 
 def test_an_unsigned_heatmap_starts_at_zero():

@@ -163,7 +163,8 @@ def _colour_scale(matrices: Sequence[np.ndarray], signed: bool, unit: str) -> di
     shown = [m for m in matrices if np.isfinite(m).any()]
     peak = max((float(np.nanmax(np.abs(m))) for m in shown), default=1.0)
     lowest = min((float(np.nanmin(m)) for m in shown), default=0.0)
-    bar = {"title": {"text": unit, "side": "right"}, "thickness": 14, "len": 1, "outlinewidth": 0}
+    # The empty line keeps the title away from the numbers.
+    bar = {"title": {"text": f"<br>{unit}", "side": "right"}, "thickness": 14, "len": 1, "outlinewidth": 0}
     return {
         "colorscale": DIVERGING if signed else SEQUENTIAL,
         "cmin": -peak if signed else min(0.0, lowest),
