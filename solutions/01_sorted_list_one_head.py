@@ -64,6 +64,10 @@ for tokens in data.tokens[:3]:
 # The model sees the whole sequence, but each position sees only itself and what stands before it. It is asked ten times: at
 # `MID` for the smallest number, and at every sorted number but the last for the next one. So the **answer positions**
 # are 11 to 20 (`task.ANSWER_POSITIONS`), and the right answers are the tokens at 12 to 21 (`data.labels`).
+#
+# The checks run your functions on this model and on random ones of other sizes: with more numbers, layers or heads, on
+# sequences that are shorter than `W_pos`, on a single list. So take sizes from the arguments. `BOS` and `MID` are always
+# the last two tokens, answers are always at 11 to 20, and where an exercise speaks of *the* head, it is head 0 of layer 0.
 
 # %% [markdown]
 # ## 0 · TransformerLens in fifteen minutes
@@ -158,8 +162,8 @@ for name, meaning in {
 #
 # **Why:** the pattern is the first thing to look at in an attention head, and its axes are the first thing to get wrong.
 #
-# Run the model on `tokens` and return the attention pattern (after the softmax) of the only head, averaged over the lists: 22
-# rows, one for each query position, and 22 columns, one for each key position.
+# Run the model on `tokens` and return the attention pattern (after the softmax) of the head, averaged over the lists: one
+# row for each query position, one column for each key position (22 and 22 here).
 #
 # <details><summary>Hint</summary>
 #
@@ -239,8 +243,9 @@ print(f"largest change by a hook that changes nothing: {(after - logits).abs().m
 # attend to it.
 #
 # Return the model's logits at all positions when **no query can attend to key `position`** (1 to 21), with the tokens as they
-# are. Do it with a hook on `"blocks.0.attn.hook_attn_scores"` that sets the scores of that *key* to minus infinity for every
-# query; the softmax that follows then gives it no attention and shares the rest out anew. The hook must be gone afterwards.
+# are. Do it with a hook on `"blocks.0.attn.hook_attn_scores"` (there is one layer) that sets the scores of that *key* to minus
+# infinity for every head and query; the softmax that follows then gives it no attention and shares the rest out anew. The
+# hook must be gone afterwards.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -555,7 +560,7 @@ print(f"share of rows with their own number on top: {share_of_rows(ov_token):.4f
 # **Why:** the second term. A sorted list should not depend on where a number stood.
 #
 # Return $W_\text{pos} W_V W_O W_U$: in row $k$ the logits that the head adds for the *position* $k$ if it gives it all
-# its attention. All 22 rows.
+# its attention. A row for every position (22 here).
 #
 # <details><summary>Hint</summary>
 #
@@ -950,8 +955,8 @@ print(f"right answers with scores that lack 1/√d_head:   {share_right(unscaled
 #
 # **Why:** "early positions prefer small numbers" as ten numbers, and how special the last one is.
 #
-# For each of the ten answer positions (11 to 20), fit a straight line to the `position→token` scores of the numbers 0 to 49, with
-# $1/\sqrt{d_\text{head}}$, by least squares, and return its slope: score per number.
+# For each of the ten answer positions (11 to 20), fit a straight line to the `position→token` scores of all numbers (0 to
+# 49 here, without `BOS` and `MID`), with $1/\sqrt{d_\text{head}}$, by least squares, and return its slope: score per number.
 #
 # <details><summary>Hint</summary>
 #
@@ -1015,12 +1020,13 @@ print("numbers in all:", sum(table.numel() for table in tables.values()))
 #
 # From the eight tables alone, without the model, return the logits for `tokens` at **all** positions. In the four score tables
 # the query is the row and the key the column, and $1/\sqrt{d_\text{head}}$ is already in them. Do not forget the causal mask.
+# A sequence may have fewer positions than the tables: use the first ones (`[:n]`).
 #
 # <details><summary>Hint 1</summary>
 #
 # `table[tokens]` takes a row for each token. For `token_token` both sides are tokens: `table[tokens[:, :, None],
-# tokens[:, None, :]]` has the axes (list, query, key). For `position_token`, take columns: `table[:, tokens]` has the
-# axes (query, list, key).
+# tokens[:, None, :]]` has the axes (list, query, key). For `position_token`, take columns: `table[:n, tokens]`, with
+# `n = tokens.shape[1]`, has the axes (query, list, key).
 # </details>
 # <details><summary>Hint 2</summary>
 #
@@ -1035,15 +1041,16 @@ def rebuilt_logits(
 ) -> Float[Tensor, "batch position d_vocab_out"]:
     """The model's logits at all positions, from its eight tables."""
     ### BEGIN SOLUTION
+    n = tokens.shape[1]
     scores = (
         tables["token_token"][tokens[:, :, None], tokens[:, None, :]]
-        + tables["token_position"][tokens]
-        + tables["position_token"][:, tokens].transpose(0, 1)
-        + tables["position_position"]
+        + tables["token_position"][tokens, :n]
+        + tables["position_token"][:n, tokens].transpose(0, 1)
+        + tables["position_position"][:n, :n]
     )
     pattern = circuits.causal(scores).softmax(-1)
-    written = pattern @ (tables["ov_token"][tokens] + tables["ov_position"])
-    return written + tables["direct_token"][tokens] + tables["direct_position"]
+    written = pattern @ (tables["ov_token"][tokens] + tables["ov_position"][:n])
+    return written + tables["direct_token"][tokens] + tables["direct_position"][:n]
     ### END SOLUTION
 
 

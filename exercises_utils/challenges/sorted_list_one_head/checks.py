@@ -1,8 +1,7 @@
 """The checks of lesson 01, in the order of the lesson. The modules named `checks_…` contain the answers.
 
-Each truth comes by a way that the lesson's solution does not take: a loop, the weights instead of a hook, or a
-hook instead of the weights. Each check of code runs on the lesson's model and on random models of other shapes, or
-on random matrices; `mistakes` maps a message to the value that a common mistake gives.
+Each truth comes by a way that the lesson's solution does not take: a loop, or the weights instead of a hook. Each
+check of code runs on the lesson's model and on random models of other shapes, or on random matrices.
 """
 
 from exercises_utils.challenges.sorted_list_one_head import (

@@ -92,36 +92,24 @@ circuit = CircuitCheck(
 
 
 def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
-    """Places of the list all alike, the queries that answer alone, and no direct path.
-
-    `kind` is the place of a key: BOS, the list, MID, and the places of the sorted part one by one.
-    """
-    tables = tables_of(model)
-    last = task.ANSWER_POSITIONS.stop
-
-    def alike(by_place: Tensor) -> Tensor:
-        """One row for each kind of place."""
-        return torch.cat([by_place[:1], by_place[1:11].mean(0, keepdim=True), by_place[11:last]])
-
+    """BOS, the places of the list all alike, and MID; the ten queries that answer; no direct path."""
+    tables, queries = tables_of(model), slice(11, 21)
+    alike = torch.zeros(22, 12)
+    alike[0, 0], alike[1:11, 1:11], alike[11, 11] = 1.0, 0.1, 1.0
     numbers = {
         "token_token": tables["token_token"],
-        "token_kind": alike(tables["token_position"].T).T,
-        "position_token": tables["position_token"][11:last],
-        "position_kind": alike(tables["position_position"].T).T[11:last],
+        "token_place": tables["token_position"] @ alike,
+        "position_token": tables["position_token"][queries],
+        "position_place": tables["position_position"][queries] @ alike,
         "worth_token": tables["ov_token"],
-        "worth_kind": alike(tables["ov_position"]),
+        "worth_place": alike.T @ tables["ov_position"],
     }
 
     def simulate(inputs: Tensor, numbers: dict[str, Tensor]) -> Tensor:
-        inputs = inputs[:, :21]
-        places = torch.arange(21)
-        kind = (places - 9).clamp(min=1) * (places > 0)
-        q, k = inputs[:, 11:, None], inputs[:, None, :]
-        scores = numbers["token_token"][q, k] + numbers["token_kind"][q, kind]
-        scores = scores + numbers["position_token"][places[:10, None], k] + numbers["position_kind"][:, kind]
-        scores = scores.masked_fill(places[None, :] > places[11:, None], float("-inf"))
-        values = numbers["worth_token"][inputs] + numbers["worth_kind"][kind]
-        return (scores.softmax(-1) @ values).argmax(-1)
+        here, seen = inputs[:, 11:21], inputs[:, :12]
+        scores = numbers["token_token"][here[..., None], seen[:, None]] + numbers["token_place"][here]
+        scores = scores + numbers["position_token"][:, seen].transpose(0, 1) + numbers["position_place"]
+        return (scores.softmax(-1) @ (numbers["worth_token"][seen] + numbers["worth_place"])).argmax(-1)
 
     return simulate, numbers
 

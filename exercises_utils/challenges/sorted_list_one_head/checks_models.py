@@ -1,4 +1,4 @@
-"""The models and the lists that the checks of lesson 01 run on, and one head computed by hand."""
+"""The models and the lists that the checks of lesson 01 run on, and what their heads compute, by hand."""
 
 import functools
 from typing import Any
@@ -6,79 +6,73 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.utilities import get_act_name
 
 from exercises_utils.challenges.sorted_list_one_head import task
-from exercises_utils.checking import Fresh
-from exercises_utils.models import ModelConfig, PlainTransformer, build_model, load_model
+from exercises_utils.checking import Draw, model_family
+from exercises_utils.tools import causal, hooks
 
 LESSON = "the lesson's model"
-LOGIT_NOISE = 5e-5
-"""Allowed error of logits as a share of the largest: they are sums of terms that nearly cancel, by the hundreds."""
-SMALL = "a random model of 15 numbers"
-LARGE = "a random model of 29 numbers"
-_OTHER_SHAPES = {
-    SMALL: ModelConfig(
-        n_layers=1, n_heads=1, d_model=24, d_head=9, n_ctx=task.N_CTX, d_vocab=17, d_vocab_out=15,
-        normalization=None, attention_biases=False, unembed_bias=False,
-    ),
-    LARGE: ModelConfig(
-        n_layers=1, n_heads=1, d_model=18, d_head=30, n_ctx=task.N_CTX, d_vocab=31, d_vocab_out=29,
-        normalization=None, attention_biases=False, unembed_bias=False,
-    ),
-}  # fmt: skip
+_family = functools.partial(model_family, task.CHALLENGE, task.CONFIG, n_ctx=(task.N_CTX + 4, task.N_CTX))
+MODELS = _family()
+ONE_LAYER = {**_family(n_layers=(1, 1)), LESSON: MODELS[LESSON]}
+ONE_HEAD = {**_family(n_layers=(1, 1), n_heads=(1, 1)), LESSON: MODELS[LESSON]}
 
 
-def _random_model(config: ModelConfig, seed: int) -> Any:
-    """With weights so large that attention is sharp, and scores far from zero."""
-    weights = {name: 2.5 * weight for name, weight in PlainTransformer(config, seed).state_dict().items()}
-    return build_model(config, weights, device="cpu")
+def known_lists(model: Any, size: int, generator: torch.Generator, answer: Any = None) -> Tensor:
+    """Of 200 random lists those with most right answers of this model, or of the logits that `answer` gives for it."""
+    n_numbers = model.cfg.d_vocab_out
+    numbers = torch.randint(n_numbers, (200, task.LENGTH), generator=generator)
+    bos, ordered = torch.full((200, 1), n_numbers), numbers.sort(-1).values
+    tokens = torch.cat([bos, numbers, bos + 1, ordered], dim=-1)
+    logits = answer(model, tokens) if answer else model(tokens)
+    n_right = (logits[:, 11:21].argmax(-1) == ordered).sum(-1)
+    return tokens[n_right.topk(size).indices]
 
 
-MODELS = {LESSON: Fresh(lambda: load_model(task.CHALLENGE, device="cpu"))}
-for _i, (_name, _config) in enumerate(_OTHER_SHAPES.items()):
-    MODELS[_name] = Fresh(functools.partial(_random_model, _config, seed=31 + _i))
+def some_lists(draw: Draw) -> Int[Tensor, "list 22"]:
+    """Lists with repeats, where the lesson's model is not always right; for a random model those that it knows best."""
+    if draw.is_lesson:
+        return task.triple_lists(draw.batch, draw.generator).tokens
+    return known_lists(draw.model, draw.batch, draw.generator)
 
 
-def lists(name: str, size: int, seed: int) -> Int[Tensor, "list 22"]:
-    """Lists as a model of this vocabulary reads them: the lesson's with repeats, where its answers are not all right."""
-    if name == LESSON:
-        return task.triple_lists(size, seed).tokens
-    n_numbers = _OTHER_SHAPES[name].d_vocab_out
-    numbers = torch.randint(n_numbers, (size, task.LENGTH), generator=torch.Generator().manual_seed(seed))
-    column = numbers.new_ones((size, 1))
-    ordered = numbers.sort(-1).values
-    return torch.cat([n_numbers * column, numbers, (n_numbers + 1) * column, ordered], dim=-1)
+def shorter(draw: Draw) -> Int[Tensor, "list position"]:
+    """The same for exercises that are not about answers: for random models the lists are cut."""
+    return some_lists(draw)[:, : task.N_CTX - 3 * draw.index]
+
+
+def patterns(model: Any, tokens: Tensor, layer: int = 0) -> Float[Tensor, "list head query key"]:
+    """The attention patterns of a layer, from its scores."""
+    name = get_act_name("attn_scores", layer)
+    with hooks.record(model, name) as seen:
+        model(tokens)
+    return seen[name].softmax(-1)
 
 
 def residual(model: Any, tokens: Tensor) -> Float[Tensor, "list position d_model"]:
-    """What the head reads: token and position embeddings."""
+    """What the first layer reads: token and position embeddings."""
     return model.W_E[tokens] + model.W_pos[: tokens.shape[1]]
 
 
-def scores(
-    model: Any, queries: Tensor, keys: Tensor, root: float | None = None
-) -> Float[Tensor, "*list query key"]:
-    """Attention scores of head 0.0 between vectors of the residual stream, divided by `root`: sqrt(d_head)."""
-    qk = model.W_Q[0, 0] @ model.W_K[0, 0].T
-    return queries @ qk @ keys.transpose(-1, -2) / (model.cfg.d_head**0.5 if root is None else root)
+def scores(model: Any, queries: Tensor, keys: Tensor, head: int = 0) -> Float[Tensor, "*list query key"]:
+    """Attention scores of a head of layer 0 between vectors of the residual stream, not masked."""
+    qk = model.W_Q[0, head] @ model.W_K[0, head].T
+    return queries @ qk @ keys.transpose(-1, -2) / model.cfg.d_head**0.5
 
 
-def later(n: int) -> Tensor:
-    """Which keys (columns) come after which queries (rows)."""
-    return torch.ones(n, n, dtype=torch.bool).triu(1)
-
-
-def masked(values: Tensor) -> Tensor:
-    """The scores with minus infinity after the query."""
-    return values.masked_fill(later(values.shape[-1]), float("-inf"))
-
-
-def logits_with(model: Any, tokens: Tensor, pattern: Tensor) -> Float[Tensor, "list position d_vocab_out"]:
-    """The logits that follow from an attention pattern, by the weights."""
+def masked_scores(model: Any, tokens: Tensor) -> Float[Tensor, "list head query key"]:
+    """The scores of all heads of layer 0, by the weights, with minus infinity after the query."""
     resid = residual(model, tokens)
-    return (resid + pattern @ (resid @ model.W_V[0, 0]) @ model.W_O[0, 0]) @ model.W_U
+    return causal(
+        torch.stack([scores(model, resid, resid, head) for head in range(model.cfg.n_heads)], dim=1)
+    )
 
 
-def at_answers(values: Tensor, dim: int = 1) -> Tensor:
-    """The ten answer positions, MID first."""
-    return values.narrow(dim, task.ANSWER_POSITIONS.start, len(task.ANSWER_POSITIONS))
+def logits_with(
+    model: Any, tokens: Tensor, pattern: Float[Tensor, "list head query key"]
+) -> Float[Tensor, "list position d_vocab_out"]:
+    """The logits of a model with one layer that follow from its attention patterns, by the weights."""
+    resid = residual(model, tokens)
+    written = pattern @ (resid[:, None] @ (model.W_V[0] @ model.W_O[0]))
+    return (resid + written.sum(1)) @ model.W_U
