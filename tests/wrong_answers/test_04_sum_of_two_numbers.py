@@ -1,4 +1,4 @@
-"""Lesson 04: the wrong answers that people give, the message each must get, and other right answers."""
+"""Lesson 04: wrong answers that no table of slips covers, and right ones by other routes."""
 
 import math
 
@@ -13,93 +13,7 @@ from exercises_utils.challenges.sum_of_two_numbers import checks, checks_evidenc
 from exercises_utils.tools.hooks import ablate, patch, record
 from tests.wrong_answers.harness import Answers, Made, Value, missing, proofs
 
-# ── fourier_basis ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def waves(n, start=0, speed=2 * math.pi):
-    x = torch.arange(start, n + start)
-    rows = [torch.ones(n)]
-    for k in range(1, (n + 1) // 2):
-        rows += [torch.cos(speed * k * x / n), torch.sin(speed * k * x / n)]
-    if n % 2 == 0:
-        rows.append(torch.cos(speed * (n // 2) * x / n))
-    return torch.stack(rows)
-
-
-def unit(rows):
-    return rows / rows.norm(dim=1, keepdim=True)
-
-
-def basis(n):
-    return unit(waves(n))
-
-
-def not_normalised(n):
-    return waves(n)
-
-
-def one_factor_for_all(n):
-    return waves(n) * (2 / n) ** 0.5
-
-
-def divided_by_n(n):
-    return waves(n) / n
-
-
-def from_one(n):
-    return unit(waves(n, start=1))
-
-
-def half_the_speed(n):
-    return unit(waves(n, speed=math.pi))
-
-
-def waves_as_columns(n):
-    return basis(n).T
-
-
-def cosines_then_sines(n):
-    x = torch.arange(n)
-    rows = [torch.ones(n)]
-    rows += [torch.cos(2 * math.pi * k * x / n) for k in range(1, n // 2 + 1)]
-    rows += [torch.sin(2 * math.pi * k * x / n) for k in range(1, (n + 1) // 2)]
-    return unit(torch.stack(rows))
-
-
-def sines_first(n):
-    rows = basis(n).clone()
-    for k in range(1, (n + 1) // 2):
-        rows[[2 * k - 1, 2 * k]] = rows[[2 * k, 2 * k - 1]]
-    return rows
-
-
-def falling_sines(n):
-    rows = basis(n).clone()
-    for k in range(1, (n + 1) // 2):
-        rows[2 * k] *= -1
-    return rows
-
-
-def a_sine_of_n_halves(n):
-    x = torch.arange(n, dtype=torch.float64)
-    rows = [torch.ones(n, dtype=torch.float64)]
-    for k in range(1, n // 2 + 1):
-        rows += [torch.cos(2 * math.pi * k * x / n), torch.sin(2 * math.pi * k * x / n).round(decimals=9)]
-    return unit(torch.stack(rows)[:n] if n % 2 else torch.cat([torch.stack(rows)[: n - 1], rows[-1][None]]))
-
-
-def no_constant(n):
-    return basis(n)[1:]
-
-
-def always_ten(n):
-    return basis(10)
-
-
-def three_waves_at_least(n):
-    rows = [torch.ones(n), torch.cos(2 * math.pi * torch.arange(n) / n)]
-    rows.append(torch.sin(2 * math.pi * torch.arange(n) / n))
-    return torch.cat([unit(torch.stack(rows)), basis(n)[3:]])
+# ── waves ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def by_numpy_loops(n):
@@ -113,65 +27,8 @@ def by_numpy_loops(n):
     return table
 
 
-# ── frequency_shares and one_frequency ──────────────────────────────────────────────────────────────────────
-
-
-def powers(matrix):
-    """The sum of squares in each frequency, by the basis."""
-    squares = (matrix @ basis(matrix.shape[1]).T).pow(2).sum(0)
-    frequencies = torch.tensor([(i + 1) // 2 for i in range(len(squares))])
-    return torch.zeros(matrix.shape[1] // 2 + 1).index_add(0, frequencies, squares)
-
-
-def shares(matrix):
-    return powers(matrix) / matrix.pow(2).sum()
-
-
-def shares_of_amplitudes(matrix):
-    return powers(matrix).sqrt() / powers(matrix).sqrt().sum()
-
-
-def plain_rfft(matrix):
-    energy = torch.fft.rfft(matrix, dim=1).abs().pow(2).sum(0)
-    return energy / energy.sum()
-
-
-def not_divided(matrix):
-    return powers(matrix)
-
-
-def divided_by_the_largest(matrix):
-    return powers(matrix) / powers(matrix).max()
-
-
-def row_by_row(matrix):
-    return torch.stack([shares(row[None]) for row in matrix])
-
-
-def mean_of_rows_shares(matrix):
-    return row_by_row(matrix).mean(0)
-
-
-def share_of_the_mean_row(matrix):
-    return shares(matrix.mean(0, keepdim=True))
-
-
-def by_wave(matrix):
-    squares = (matrix @ basis(matrix.shape[1]).T).pow(2).sum(0)
-    return squares / squares.sum()
-
-
-def centred_first(matrix):
-    return shares(matrix - matrix.mean(dim=1, keepdim=True))
-
-
-def without_the_constant(matrix):
-    return powers(matrix)[1:] / powers(matrix)[1:].sum()
-
-
-def only_cosines(matrix):
-    squares = (matrix @ basis(matrix.shape[1]).T).pow(2).sum(0)
-    return torch.cat([squares[:1], squares[1::2]]) / squares.sum()
+def basis(n):
+    return torch.as_tensor(by_numpy_loops(n)).float()
 
 
 def shares_by_fft(matrix):
@@ -181,142 +38,28 @@ def shares_by_fft(matrix):
     return both / energy.sum()
 
 
-def rows_of(frequency, n):
-    return [0] if frequency == 0 else [r for r in (2 * frequency - 1, 2 * frequency) if r < n]
-
-
-def kept_rows(matrix, rows):
-    chosen = basis(matrix.shape[1])[rows]
-    return matrix @ chosen.T @ chosen
-
-
 def one(matrix, frequency):
-    return kept_rows(matrix, rows_of(frequency, matrix.shape[1]))
-
-
-def one_cosine(matrix, frequency):
-    return kept_rows(matrix, rows_of(frequency, matrix.shape[1])[:1])
-
-
-def one_and_constant(matrix, frequency):
-    return kept_rows(matrix, sorted({0, *rows_of(frequency, matrix.shape[1])}))
-
-
-def one_too_far(matrix, frequency):
-    n = matrix.shape[1]
-    return kept_rows(
-        matrix, [0] if frequency == 0 else [r for r in (2 * frequency, 2 * frequency + 1) if r < n]
-    )
-
-
-def all_but_one(matrix, frequency):
-    return matrix - one(matrix, frequency)
-
-
-def coefficients_alone(matrix, frequency):
-    return matrix @ basis(matrix.shape[1])[rows_of(frequency, matrix.shape[1])].T
-
-
-def low_frequencies(matrix, frequency):
-    n = matrix.shape[1]
-    return kept_rows(matrix, list(range(min(2 * frequency + 1, n))))
-
-
-def one_by_irfft(matrix, frequency):
-    spectrum = torch.fft.rfft(matrix, dim=1)
-    mask = torch.arange(spectrum.shape[1]) == frequency
-    return torch.fft.irfft(spectrum * mask, n=matrix.shape[1], dim=1)
-
-
-# ── circle_of_digits ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def coordinates(matrix):
-    U, _, _ = torch.linalg.svd(matrix, full_matrices=False)
-    return matrix.T @ U[:, :2]
+    waves = basis(matrix.shape[1])[(torch.arange(matrix.shape[1]) + 1) // 2 == frequency]
+    return matrix @ waves.T @ waves
 
 
 def other_signs(matrix):
-    return coordinates(matrix.double()) * torch.tensor([-1.0, 1.0])
+    return matrix.T @ torch.linalg.svd(matrix).U[:, :2] * torch.tensor([-1.0, 1.0])
 
 
-def right_vectors(matrix):
-    return torch.linalg.svd(matrix, full_matrices=False).Vh[:2].T
+def circle(logits, frequency):
+    return logits[..., :10] @ basis(10)[2 * frequency - 1 : 2 * frequency + 1].T
 
 
-def axes_first(matrix):
-    return coordinates(matrix).T
+def circle_squeezed(logits, frequency):
+    return circle(logits, frequency).squeeze()
 
 
-def last_two(matrix):
-    U, _, _ = torch.linalg.svd(matrix, full_matrices=False)
-    return matrix.T @ U[:, [-1, -2]]
+# ── heads, sites and directions ─────────────────────────────────────────────────────────────────────────────
 
 
-def centred_columns(matrix):
-    return coordinates(matrix - matrix.mean(dim=1, keepdim=True))
-
-
-def scaled_twice(matrix):
-    U, S, _ = torch.linalg.svd(matrix, full_matrices=False)
-    return matrix.T @ U[:, :2] * S[:2]
-
-
-def smaller_first(matrix):
-    return coordinates(matrix).flip(-1)
-
-
-# ── column_attention ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def attention(pattern, query=9, b=5, both=True):
-    mean = pattern.mean(0)[:, query : query + 4]
-    table = mean[..., :4]
-    return table + mean[..., b : b + 4] if both else table
-
-
-def plus_counted_as_b(pattern):
-    return attention(pattern, b=4)
-
-
-def b_too_late(pattern):
-    return attention(pattern, b=6)
-
-
-def read_too_late(pattern):
-    return attention(pattern, query=10)
-
-
-def read_too_early(pattern):
-    return attention(pattern, query=8)
-
-
-def only_a(pattern):
-    return attention(pattern, both=False)
-
-
-def halved(pattern):
-    return attention(pattern) / 2
-
-
-def columns_first(pattern):
-    return attention(pattern).transpose(1, 2)
-
-
-def not_averaged(pattern):
-    return pattern[:, :, 9:13, :4] + pattern[:, :, 9:13, 5:9]
-
-
-def heads_averaged(pattern):
-    return attention(pattern).mean(0)
-
-
-def units_first(pattern):
-    return attention(pattern).flip(1)
-
-
-def three_heads(pattern):
-    return torch.stack([attention(pattern)[head] for head in range(3)])
+def attention_squeezed(pattern):
+    return (pattern[:, :, 9:13, :4] + pattern[:, :, 9:13, 5:9]).squeeze().mean(0)
 
 
 def attention_by_einops(pattern):
@@ -325,73 +68,10 @@ def attention_by_einops(pattern):
     return einops.reduce(numbers, "number s head place column -> head place column", "sum") / len(pattern)
 
 
-# ── place_costs ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def losses_by_place(model, tokens, read=9, target=10):
-    log_probs = model(tokens)[:, read : read + 4].log_softmax(-1)
-    right = log_probs.gather(-1, tokens[:, target : target + 4, None])[..., 0]
-    return -right.mean(0)
-
-
-def costs(model, tokens, activation, how, *, groups=None, read=9, target=10, sign=1.0, minus=True):
-    before = losses_by_place(model, tokens, read, target)
-    rows = []
-    for layer in range(model.cfg.n_layers):
-        for head in range(model.cfg.n_heads):
-            heads = [(layer, head)] if groups is None else groups(model, layer, head)
-            with ablate(model, heads, activation=activation, how=how):
-                after = losses_by_place(model, tokens, read, target)
-            rows.append(sign * (after - before if minus else after))
-    return torch.stack(rows).view(model.cfg.n_layers, model.cfg.n_heads, 4)
-
-
-def after_alone(model, tokens, activation, how):
-    return costs(model, tokens, activation, how, minus=False)
-
-
-def gains(model, tokens, activation, how):
-    return costs(model, tokens, activation, how, sign=-1.0)
-
-
-def read_at_ten(model, tokens, activation, how):
-    return costs(model, tokens, activation, how, read=10)
-
-
-def targets_at_nine(model, tokens, activation, how):
-    return costs(model, tokens, activation, how, target=9)
-
-
-def mean_over_places(model, tokens, activation, how):
-    return costs(model, tokens, activation, how).mean(-1)
-
-
-def whole_layers(model, tokens, activation, how):
-    return costs(
-        model,
-        tokens,
-        activation,
-        how,
-        groups=lambda m, layer, head: [(layer, h) for h in range(m.cfg.n_heads)],
-    )
-
-
-def always_mean(model, tokens, activation, how):
-    return costs(model, tokens, activation, "mean")
-
-
-def always_z(model, tokens, activation, how):
-    return costs(model, tokens, "z", how)
-
-
-def compared_with_itself(model, tokens, activation, how):
-    return torch.zeros(model.cfg.n_layers, model.cfg.n_heads, 4)
-
-
-def softmax_over_digits(model, tokens, activation, how):
+def costs(model, tokens, activation, how):
     def losses():
-        log_probs = model(tokens)[:, 9:13, :10].log_softmax(-1)
-        return -log_probs.gather(-1, tokens[:, 10:14, None].clamp(max=9))[..., 0].mean(0)
+        log_probs = model(tokens)[:, 9:13].log_softmax(-1)
+        return -log_probs.gather(-1, tokens[:, 10:14, None])[..., 0].mean(0)
 
     before, rows = losses(), []
     for layer in range(model.cfg.n_layers):
@@ -401,37 +81,17 @@ def softmax_over_digits(model, tokens, activation, how):
     return torch.stack(rows).view(model.cfg.n_layers, model.cfg.n_heads, 4)
 
 
-def answer_positions_only(model, tokens, activation, how):
-    before, rows = losses_by_place(model, tokens), []
-    for layer in range(model.cfg.n_layers):
-        for head in range(model.cfg.n_heads):
-            with ablate(model, [(layer, head)], activation=activation, how=how, positions=range(9, 13)):
-                rows.append(losses_by_place(model, tokens) - before)
-    return torch.stack(rows).view(model.cfg.n_layers, model.cfg.n_heads, 4)
+def how_by_activation(model, tokens, activation, how):
+    return costs(model, tokens, activation, "mean" if activation in "qv" else "zero")
 
 
-def two_layers_three_heads(model, tokens, activation, how):
-    return costs(model, tokens, activation, how)[:2, :3]
-
-
-# ── swap_site ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def swapped(
-    model, head, position, base, source, *, activation="z", heads=None, positions=None, read=9, layer=None
-):
-    layer = head[0] if layer is None else layer
+def swapped(model, head, position, base, source, activation="result"):
+    layer, index = head
     name = get_act_name(activation, layer)
     with record(model, name) as seen:
         model(source)
-    heads = [head[1]] if heads is None else heads(model)
-    where = [position] if positions is None else positions
-    with patch(model, activation, layer, seen[name], heads=heads, positions=where):
-        return model(base)[:, read : read + 4]
-
-
-def by_result(model, head, position, base, source):
-    return swapped(model, head, position, base, source, activation="result")
+    with patch(model, activation, layer, seen[name], heads=[index], positions=[position]):
+        return model(base)[:, 9:13]
 
 
 def by_own_hook(model, head, position, base, source):
@@ -447,70 +107,17 @@ def by_own_hook(model, head, position, base, source):
     return logits[:, [9, 10, 11, 12]].double()
 
 
-def runs_exchanged(model, head, position, base, source):
-    return swapped(model, head, position, source, base)
+def swapped_late(model, head, position, base, source):
+    return swapped(model, head, max(position, 6), base, source)
 
 
-def everywhere(model, head, position, base, source):
-    return swapped(model, head, position, base, source, positions=range(14))
-
-
-def all_heads(model, head, position, base, source):
-    return swapped(model, head, position, base, source, heads=lambda m: range(m.cfg.n_heads))
-
-
-def the_pattern(model, head, position, base, source):
-    return swapped(model, head, position, base, source, activation="pattern")
-
-
-def the_values(model, head, position, base, source):
-    return swapped(model, head, position, base, source, activation="v")
-
-
-def positions_ten_to_thirteen(model, head, position, base, source):
-    return swapped(model, head, position, base, source, read=10)
-
-
-def all_positions_read(model, head, position, base, source):
-    name = get_act_name("z", head[0])
-    with record(model, name) as seen:
-        model(source)
-    with patch(model, "z", head[0], seen[name], heads=[head[1]], positions=[position]):
-        return model(base)
-
-
-def layer_zero(model, head, position, base, source):
-    return swapped(model, head, position, base, source, layer=0)
-
-
-def outside_the_block(model, head, position, base, source):
-    return model(base)[:, 9:13]
-
-
-def runs_source(model, head, position, base, source):
-    return model(source)[:, 9:13]
-
-
-def zero_ablated(model, head, position, base, source):
-    with ablate(model, [head], activation="z", how="zero", positions=[position]):
-        return model(base)[:, 9:13]
-
-
-def digits_only(model, head, position, base, source):
-    return swapped(model, head, position, base, source)[..., :10]
-
-
-def log_probabilities(model, head, position, base, source):
-    return swapped(model, head, position, base, source).log_softmax(-1)
+def swapped_and_squeezed(model, head, position, base, source):
+    return swapped(model, head, position, base, source).squeeze()
 
 
 def leaves_its_hook(model, head, position, base, source):
-    name = get_act_name("z", head[0])
-    model.hook_dict[name].add_hook(lambda z, hook: z)
+    model.hook_dict[get_act_name("z", head[0])].add_hook(lambda z, hook: z)
     return swapped(model, head, position, base, source)
-
-
-# ── carry_sites ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def sites():
@@ -569,56 +176,8 @@ def as_array():
     return np.array(sites())
 
 
-# ── digit_scores and carry_message ──────────────────────────────────────────────────────────────────────────
-
-
-def raw_scores(model, head, query, rows=None, W=None):
-    rows = model.W_E[:10] if rows is None else rows
-    return rows @ (model.W_K[head] if W is None else W) @ query
-
-
-def scores(model, head, query, scale):
-    return raw_scores(model, head, query) / scale / model.cfg.d_head**0.5
-
-
-def no_root(model, head, query, scale):
-    return raw_scores(model, head, query) / scale
-
-
-def root_of_d_model(model, head, query, scale):
-    return raw_scores(model, head, query) / scale / model.cfg.d_model**0.5
-
-
-def no_scale(model, head, query, scale):
-    return raw_scores(model, head, query) / model.cfg.d_head**0.5
-
-
-def scale_twice(model, head, query, scale):
-    return raw_scores(model, head, query) / scale**2 / model.cfg.d_head**0.5
-
-
-def with_W_Q(model, head, query, scale):
-    return raw_scores(model, head, query, W=model.W_Q[head]) / scale / model.cfg.d_head**0.5
-
-
-def all_tokens(model, head, query, scale):
-    return raw_scores(model, head, query, rows=model.W_E) / scale / model.cfg.d_head**0.5
-
-
-def softmaxed(model, head, query, scale):
-    return scores(model, head, query, scale).softmax(-1)
-
-
-def with_b_K(model, head, query, scale):
-    return scores(model, head, query, scale) + model.b_K[head] @ query / model.cfg.d_head**0.5
-
-
-def always_layer_zero(model, head, query, scale):
-    return scores(model, (0, head[1]), query, scale)
-
-
 def d_head_in_the_code(model, head, query, scale):
-    return raw_scores(model, head, query) / scale / 24**0.5
+    return model.W_E[:10] @ model.W_K[head] @ query / scale / 24**0.5
 
 
 def scores_by_einsum(model, head, query, scale):
@@ -628,12 +187,6 @@ def scores_by_einsum(model, head, query, scale):
         "digit d_model, d_model d_head -> digit d_head",
     )
     return [float(key @ query.double()) / math.sqrt(model.cfg.d_head) for key in keys]
-
-
-def two_softmax(scores, votes):
-    pairs = torch.stack(torch.broadcast_tensors(scores[:, None], scores[None, :]), dim=-1)
-    weights = pairs.softmax(-1)
-    return weights[..., 0] * votes[:, None] + weights[..., 1] * votes[None, :]
 
 
 def message_by_loops(scores, votes):
@@ -647,147 +200,29 @@ def message_by_loops(scores, votes):
     return rows
 
 
-def plain_mean(scores, votes):
-    return (votes[:, None] + votes[None, :]) / 2
-
-
-def softmax_over_all(scores, votes):
-    weighted = scores.softmax(-1) * votes
-    return weighted[:, None] + weighted[None, :]
-
-
-def winner_takes_all(scores, votes):
-    return torch.where(scores[:, None] > scores[None, :], votes[:, None], votes[None, :])
-
-
-def without_dividing(scores, votes):
-    weighted = scores.exp() * votes
-    return weighted[:, None] + weighted[None, :]
-
-
-def scores_times_votes(scores, votes):
-    weighted = scores * votes
-    return weighted[:, None] + weighted[None, :]
-
-
-def exchanged_weights(scores, votes):
-    return two_softmax(-scores, votes)
-
-
-def first_digit_alone(scores, votes):
-    return (scores[:, None] - scores[None, :]).sigmoid() * votes[:, None]
-
-
-def scores_for_votes(scores, votes):
-    return two_softmax(votes, scores)
-
-
-# ── carry_direction and interchange ─────────────────────────────────────────────────────────────────────────
-
-
-def direction(activations, carry):
-    difference = activations[carry].mean(0) - activations[~carry].mean(0)
-    return difference / difference.norm()
-
-
 def direction_from_the_overall_mean(activations, carry):
     return F.normalize(activations[carry].double().mean(0) - activations.double().mean(0), dim=0)
 
 
-def not_a_unit(activations, carry):
-    return activations[carry].mean(0) - activations[~carry].mean(0)
-
-
-def turned_round(activations, carry):
-    return -direction(activations, carry)
-
-
-def mean_with_carry(activations, carry):
-    return F.normalize(activations[carry].mean(0), dim=0)
-
-
-def sums_for_means(activations, carry):
-    return F.normalize(activations[carry].sum(0) - activations[~carry].sum(0), dim=0)
-
-
-def medians(activations, carry):
-    return F.normalize(activations[carry].median(0).values - activations[~carry].median(0).values, dim=0)
-
-
-def standardised(activations, carry):
-    return direction(activations / activations.std(0), carry)
-
-
-def largest_variance(activations, carry):
-    return torch.linalg.svd(activations - activations.mean(0), full_matrices=False).Vh[0]
-
-
-def with_edit(edit):
-    """An interchange by a hook that sets the base's activation x to edit(x, y, B), with y the source's."""
-
-    def answer(model, hook_name, position, basis, base, source):
-        with record(model, hook_name) as seen:
-            model(source)
-
-        def put(x, hook):
-            x[:, position] = edit(x[:, position], seen[hook_name][:, position], basis)
-            return x
-
-        return model.run_with_hooks(base, fwd_hooks=[(hook_name, put)])[:, 9:13]
-
-    answer.__name__ = edit.__name__
-    return answer
-
-
-@with_edit
-def by_coordinates(x, y, B):
-    return x + (y @ B - x @ B) @ B.T
-
-
-@with_edit
-def whole_activation(x, y, B):
-    return y
-
-
-@with_edit
-def the_complement(x, y, B):
-    return y - (y - x) @ B @ B.T
-
-
-@with_edit
-def added(x, y, B):
-    return x + y @ B @ B.T
-
-
-@with_edit
-def taken_out(x, y, B):
-    return x - x @ B @ B.T
-
-
-@with_edit
-def nothing_else_left(x, y, B):
-    return y @ B @ B.T
-
-
-@with_edit
-def mean_source(x, y, B):
-    return x + (y.mean(0) - x) @ B @ B.T
-
-
-def interchange_exchanged(model, hook_name, position, basis, base, source):
-    return by_coordinates(model, hook_name, position, basis, source, base)
-
-
-def interchange_at_all_positions(model, hook_name, position, basis, base, source):
+def by_coordinates(model, hook_name, position, basis, base, source):
     with record(model, hook_name) as seen:
         model(source)
-    theirs = seen[hook_name]
-    put = lambda x, hook: x + (theirs - x) @ basis @ basis.T  # noqa: E731
+
+    def put(x, hook):
+        x[:, position] += (seen[hook_name][:, position] - x[:, position]) @ basis @ basis.T
+        return x
+
     return model.run_with_hooks(base, fwd_hooks=[(hook_name, put)])[:, 9:13]
 
 
-def interchange_not_done(model, hook_name, position, basis, base, source):
-    return model(base)[:, 9:13]
+def at_late_positions(model, hook_name, position, basis, base, source):
+    return by_coordinates(model, hook_name, max(position, 7), basis, base, source)
+
+
+def at_two_hooks(model, hook_name, position, basis, base, source):
+    layer = hook_name.split(".")[1]
+    name = hook_name if hook_name.endswith("attn_out") else f"blocks.{layer}.hook_resid_post"
+    return by_coordinates(model, name, position, basis, base, source)
 
 
 def by_transformer_lens(model, hook_name, position, basis, base, source):
@@ -802,139 +237,48 @@ def by_transformer_lens(model, hook_name, position, basis, base, source):
     return intervened_logits(model, hook_name, SubspaceInterchange(basis), base, theirs, read, positions=at)
 
 
-# ── path_attribution ────────────────────────────────────────────────────────────────────────────────────────
+# ── paths ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def paths(
-    model,
-    tokens,
-    place,
-    *,
-    at=None,
-    early_scale=True,
-    last_scale=True,
-    transpose=False,
-    keys="own",
-    b_U="plain",
-):
+def paths(model, tokens, place):
     _, cache = model.run_with_cache(tokens)
-    at = 9 + place if at is None else at
-    embed = cache["embed"] + cache["pos_embed"]
-    heads = list(cache["result", 0].unbind(2))
-    early = torch.stack([embed, *heads, model.b_O[0].expand_as(embed)])
-    last = cache["ln_final.hook_scale"][:, at] if last_scale else 1.0
-    scale = cache["blocks.1.ln1.hook_scale"]
-    if keys == "query":
-        scale = scale[:, at : at + 1]
-    through = early / (scale if early_scale else 1.0)
-    rows = list(early[:, :, at] / last @ model.W_U)
-    for head in range(model.cfg.n_heads):
-        pattern = cache["pattern", 1][:, head]
-        weights = pattern[:, :, at] if transpose else pattern[:, at]
-        moved = einops.einsum(weights, through, "s key, part s key d -> part s d")
-        rows += list(moved @ model.W_V[1, head] @ model.W_O[1, head] / last @ model.W_U)
-    rows.append((model.b_O[1] / last @ model.W_U).expand(len(tokens), -1))
-    if b_U == "plain":
-        rows.append(model.b_U.expand(len(tokens), -1))
-    return torch.stack(rows)
-
-
-def no_scales(model, tokens, place):
-    return paths(model, tokens, place, early_scale=False, last_scale=False)
-
-
-def no_early_scale(model, tokens, place):
-    return paths(model, tokens, place, early_scale=False)
-
-
-def no_last_scale(model, tokens, place):
-    return paths(model, tokens, place, last_scale=False)
-
-
-def scale_of_the_query(model, tokens, place):
-    return paths(model, tokens, place, keys="query")
-
-
-def pattern_transposed(model, tokens, place):
-    return paths(model, tokens, place, transpose=True)
-
-
-def one_position_late(model, tokens, place):
-    return paths(model, tokens, place, at=10 + place)
-
-
-def no_b_U(model, tokens, place):
-    return paths(model, tokens, place, b_U="none")
-
-
-def by_early_part(model, tokens, place):
-    rows = paths(model, tokens, place)
-    n_heads = model.cfg.n_heads
-    direct, late, rest = rows.split([n_heads + 2, n_heads * (n_heads + 2), 2])
-    return torch.cat(
-        [direct, einops.rearrange(late, "(late part) s v -> (part late) s v", late=n_heads), rest]
+    return paths_with(
+        model, tokens, place, cache, cache["blocks.1.ln1.hook_scale"], cache["ln_final.hook_scale"]
     )
 
 
-def biases_exchanged(model, tokens, place):
-    rows = paths(model, tokens, place)
-    return torch.cat([rows[:-2], rows[[-1]], rows[[-2]]])
+def paths_with(model, tokens, place, cache, scale, last):
+    at = 9 + place
+    early = [cache["embed"] + cache["pos_embed"], *cache["result", 0].unbind(2)]
+    early = torch.stack([*early, model.b_O[0].expand_as(early[0])])
+    written = list(early[:, :, at])
+    for head in range(model.cfg.n_heads):
+        weights = cache["pattern", 1][:, head, at]
+        moved = einops.einsum(weights, early / scale, "s key, part s key d -> part s d")
+        written += list(moved @ model.W_V[1, head] @ model.W_O[1, head])
+    written.append(model.b_O[1].expand(len(tokens), -1))
+    return torch.cat([torch.stack(written) / last[:, at] @ model.W_U, model.b_U.expand(1, len(tokens), -1)])
 
 
-def the_logits(model, tokens, place):
-    return model(tokens)[:, 9 + place]
-
-
-def direct_paths_only(model, tokens, place):
-    return paths(model, tokens, place)[: model.cfg.n_heads + 2]
+def epsilon_in_the_code(model, tokens, place):
+    _, cache = model.run_with_cache(tokens)
+    scales = [(cache["resid_post", i].var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for i in range(2)]
+    return paths_with(model, tokens, place, cache, *scales)
 
 
 def hard_coded_heads(model, tokens, place):
     return paths(model, tokens, place)[[*range(20), -2, -1]]
 
 
-# ── to_circle and pair_sums ─────────────────────────────────────────────────────────────────────────────────
+def pairs(model, early, late):
+    OV = [model.W_V[head] @ model.W_O[head] for head in (early, late)]
+    single = model.W_E[:10] @ OV[0] @ OV[1] @ model.W_U[:, :10]
+    return single[:, None] + single
 
 
-def circle(logits, frequency):
-    return logits[..., :10] @ basis(10)[2 * frequency - 1 : 2 * frequency + 1].T
-
-
-def circle_by_rfft(logits, frequency):
-    z = torch.fft.rfft(logits[..., :10], dim=-1)[..., frequency] / math.sqrt(5)
-    return torch.stack([z.real, -z.imag], dim=-1)
-
-
-def rfft_as_it_is(logits, frequency):
-    z = torch.fft.rfft(logits[..., :10], dim=-1)[..., frequency] / math.sqrt(5)
-    return torch.stack([z.real, z.imag], dim=-1)
-
-
-def sine_first(logits, frequency):
-    return circle(logits, frequency).flip(-1)
-
-
-def waves_not_normalised(logits, frequency):
-    return logits[..., :10] @ waves(10)[2 * frequency - 1 : 2 * frequency + 1].T
-
-
-def every_token(logits, frequency):
-    return logits @ basis(logits.shape[-1])[2 * frequency - 1 : 2 * frequency + 1].T
-
-
-def row_too_far(logits, frequency):
-    return logits[..., :10] @ basis(10)[2 * frequency : 2 * frequency + 2].T
-
-
-def always_frequency_one(logits, frequency):
-    return circle(logits, 1)
-
-
-def pairs(model, early, late, *, rows=None, columns=10, order=1):
-    OV = [model.W_V[head] @ model.W_O[head] for head in (early, late)][::order]
-    rows = model.W_E[:10] if rows is None else rows
-    single = rows @ OV[0] @ OV[1] @ model.W_U[:, :columns]
-    return single[:, None] + single[None, :]
+def pairs_of_the_last_layers(model, early, late):
+    last = model.cfg.n_layers - 1
+    return pairs(model, (last - 1, early[1]), (last, late[1]))
 
 
 def pairs_by_einsum(model, early, late):
@@ -944,42 +288,6 @@ def pairs_by_einsum(model, early, late):
     O = [model.W_O[head].double() for head in (early, late)]  # noqa: E741
     U = model.W_U[:, :10].double()
     return torch.einsum("abd,dh,hm,mk,kn,nv->abv", both, V[0], O[0], V[1], O[1], U)
-
-
-def mean_of_pairs(model, early, late):
-    return pairs(model, early, late) / 2
-
-
-def late_head_first(model, early, late):
-    return pairs(model, early, late, order=-1)
-
-
-def every_logit(model, early, late):
-    return pairs(model, early, late, columns=None)
-
-
-def every_token_as_digit(model, early, late):
-    return pairs(model, early, late, rows=model.W_E)
-
-
-def table_of_digits(model, early, late):
-    return (
-        model.W_E[:10]
-        @ model.W_V[early]
-        @ model.W_O[early]
-        @ model.W_V[late]
-        @ model.W_O[late]
-        @ model.W_U[:, :10]
-    )
-
-
-def without_the_late_head(model, early, late):
-    single = model.W_E[:10] @ model.W_V[early] @ model.W_O[early] @ model.W_U[:, :10]
-    return single[:, None] + single[None, :]
-
-
-def flat_pairs(model, early, late):
-    return pairs(model, early, late).flatten(0, 1)
 
 
 # ── counterexamples ─────────────────────────────────────────────────────────────────────────────────────────
@@ -1055,9 +363,6 @@ def some_misses():
     return torch.cat([known()[:45], task.make_data(5, 5).tokens])
 
 
-# ── circuit ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def pruned():
     return checks.circuit.course_version()
 
@@ -1092,9 +397,6 @@ def mixed():
 
 def as_a_set():
     return set(pruned())
-
-
-# ── explanation ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def perfect_algorithm(model):
@@ -1162,126 +464,30 @@ def hides_answers(model):
 
 
 LESSON = [
-    Answers(
-        checks.fourier_basis,
-        wrong={
-            not_normalised: "not of length one",
-            one_factor_for_all: "sqrt(2/n)",
-            divided_by_n: "divided by n",
-            from_one: "x starts at 1",
-            half_the_speed: "half as fast",
-            waves_as_columns: "Rows and columns are swapped",
-            cosines_then_sines: "All cosines come first",
-            sines_first: "Sines stand before cosines",
-            falling_sines: "wrong sign",
-            a_sine_of_n_halves: "sin n/2",
-            no_constant: "constant row is missing",
-            always_ten: "shape",
-            three_waves_at_least: "This is on n = 2",
-        },
-        right=[basis, by_numpy_loops],
-    ),
-    Answers(
-        checks.frequency_shares,
-        wrong={
-            shares_of_amplitudes: "square the coefficients",
-            plain_rfft: "other half of the spectrum",
-            not_divided: "divide by the matrix's whole",
-            divided_by_the_largest: "Divide by the sum",
-            row_by_row: "one row of shares for each row",
-            mean_of_rows_shares: "mean of the rows' own shares",
-            share_of_the_mean_row: "spectrum of the mean over rows",
-            by_wave: "single waves",
-            centred_first: "centred first",
-            without_the_constant: "left out",
-            only_cosines: "Only the cosines",
-        },
-        right=[shares, shares_by_fft],
-    ),
-    Answers(
-        checks.one_frequency,
-        wrong={
-            one_cosine: "Only the cosine is kept",
-            one_and_constant: "constant is kept as well",
-            one_too_far: "off by one",
-            all_but_one: "Everything but this frequency",
-            coefficients_alone: "coefficients, one for each wave",
-            low_frequencies: "All frequencies up to this one",
-        },
-        right=[one, one_by_irfft],
-    ),
-    Answers(
-        checks.circle_of_digits,
-        wrong={
-            right_vectors: "right singular vectors",
-            axes_first: "transpose",
-            last_two: "last two singular vectors",
-            centred_columns: "centred first",
-            scaled_twice: "once too often",
-            smaller_first: "larger singular value first",
-        },
-        right=[coordinates, other_signs],
-    ),
+    Answers(checks.fourier_basis, right=[by_numpy_loops]),
+    Answers(checks.frequency_shares, right=[shares_by_fft]),
+    Answers(checks.one_frequency, right=[one]),
+    Answers(checks.circle_of_digits, right=[other_signs]),
     Answers(checks.blind_frequency),
     Answers(
         checks.column_attention,
-        wrong={
-            plus_counted_as_b: 'position 4 is "+"',
-            b_too_late: "one position too late",
-            read_too_late: "one position too late",
-            read_too_early: "one position too early",
-            only_a: "Only the digits of a",
-            halved: "add them",
-            columns_first: "Places and columns are swapped",
-            not_averaged: "not averaged over sequences",
-            heads_averaged: "averaged over heads",
-            units_first: "reverse order",
-            three_heads: "index 2 is out of bounds",
-        },
-        right=[attention, attention_by_einops],
+        wrong={attention_squeezed: "right on 40 sequences"},
+        right=[attention_by_einops],
     ),
     Answers(
         checks.place_costs,
-        wrong={
-            after_alone: "subtract the loss before",
-            gains: "sign",
-            read_at_ten: "one position too late",
-            targets_at_nine: "targets are off by one",
-            mean_over_places: "mean over places",
-            whole_layers: "All heads of the layer",
-            always_mean: "always mean ablation",
-            always_z: "always the ablation of `z`",
-            compared_with_itself: "compared with itself",
-            softmax_over_digits: "over all tokens",
-            answer_positions_only: "at all positions",
-            two_layers_three_heads: "shape",
-        },
-        right=[lambda model, tokens, activation, how: costs(model, tokens, activation, how)],
+        wrong={how_by_activation: "for another `how`"},
+        right=[costs],
     ),
     Answers(checks.carry_bug),
     Answers(
         checks.swap_site,
         wrong={
-            runs_exchanged: "two runs are exchanged",
-            everywhere: "at all positions",
-            all_heads: "All heads of the layer",
-            the_pattern: "whole pattern was swapped",
-            the_values: "values `v` were swapped",
-            positions_ten_to_thirteen: "positions 10 to 13",
-            all_positions_read: "all 14 positions",
-            layer_zero: "always layer 0",
-            outside_the_block: "Nothing was swapped",
-            runs_source: "logits on `source`",
-            zero_ablated: "zero ablation",
-            digits_only: "Only the ten digits",
-            log_probabilities: "return the logits",
+            swapped_late: "position 2",
+            swapped_and_squeezed: "one sequence",
             leaves_its_hook: "leaves a hook on the model",
         },
-        right=[
-            lambda model, head, position, base, source: swapped(model, head, position, base, source),
-            by_result,
-            by_own_hook,
-        ],
+        right=[swapped, by_own_hook],
     ),
     Answers(
         checks.carry_sites,
@@ -1303,104 +509,26 @@ LESSON = [
     Answers(checks.which_digit),
     Answers(
         checks.digit_scores,
-        wrong={
-            no_root: "sqrt(d_head)",
-            root_of_d_model: "sqrt(d_model)",
-            no_scale: "scale is forgotten",
-            scale_twice: "used twice",
-            with_W_Q: "W_K",
-            all_tokens: "All tokens are there",
-            softmaxed: "softmax has been taken",
-            with_b_K: "b_K",
-            always_layer_zero: "always layer 0",
-            d_head_in_the_code: "right on the lesson's model",
-        },
-        right=[scores, scores_by_einsum],
+        wrong={d_head_in_the_code: "In its code stands"},
+        right=[scores_by_einsum],
     ),
-    Answers(
-        checks.carry_message,
-        wrong={
-            plain_mean: "plain mean",
-            softmax_over_all: "softmax runs over all digits",
-            winner_takes_all: "takes everything",
-            without_dividing: "not divided by their sum",
-            scores_times_votes: "no exponential",
-            exchanged_weights: "weights are exchanged",
-            first_digit_alone: "Only the first digit's vote",
-            scores_for_votes: "Scores and votes are exchanged",
-        },
-        right=[two_softmax, message_by_loops],
-    ),
-    Answers(
-        checks.carry_direction,
-        wrong={
-            not_a_unit: "not of length one",
-            turned_round: "sign is turned round",
-            mean_with_carry: "mean with a carry alone",
-            sums_for_means: "not equally large",
-            medians: "take means",
-            standardised: "standard deviation",
-            largest_variance: "largest variance",
-        },
-        right=[direction, direction_from_the_overall_mean],
-    ),
+    Answers(checks.carry_message, right=[message_by_loops]),
+    Answers(checks.carry_direction, right=[direction_from_the_overall_mean]),
     Answers(
         checks.interchange,
-        wrong={
-            whole_activation: "whole activation",
-            the_complement: "outside `basis`",
-            added: "were added",
-            taken_out: "not put in",
-            nothing_else_left: "keep what the base has",
-            mean_source: "mean of the sources",
-            interchange_exchanged: "two runs are exchanged",
-            interchange_at_all_positions: "every position",
-            interchange_not_done: "Nothing is changed",
-        },
+        wrong={at_late_positions: "position 6", at_two_hooks: "resid_pre"},
         right=[by_coordinates, by_transformer_lens],
     ),
     Answers(
         checks.path_attribution,
-        wrong={
-            no_scales: "no LayerNorm scale",
-            no_early_scale: "scale of layer 1's LayerNorm is missing",
-            no_last_scale: "scale of the last LayerNorm is missing",
-            scale_of_the_query: "at the query position",
-            pattern_transposed: "Queries and keys",
-            one_position_late: "not 10 + i",
-            no_b_U: "row of `b_U` is missing",
-            by_early_part: "another order",
-            biases_exchanged: "last two rows are exchanged",
-            the_logits: "sum over paths",
-            direct_paths_only: "paths through layer 1 are missing",
-            hard_coded_heads: "shape",
-        },
-        right=[lambda model, tokens, place: paths(model, tokens, place)],
+        wrong={epsilon_in_the_code: "right on the lesson's model", hard_coded_heads: "In its code stands 20"},
+        right=[paths],
     ),
-    Answers(
-        checks.to_circle,
-        wrong={
-            rfft_as_it_is: "`rfft` gives minus the sine",
-            sine_first: "cosine is the first",
-            waves_not_normalised: "not of length one",
-            every_token: "first ten entries",
-            row_too_far: "off by one",
-            always_frequency_one: "frequency",
-        },
-        right=[circle, circle_by_rfft],
-    ),
+    Answers(checks.to_circle, wrong={circle_squeezed: "shape (1, 3, 10)"}, right=[circle]),
     Answers(
         checks.pair_sums,
-        wrong={
-            mean_of_pairs: "add them",
-            late_head_first: "wrong order",
-            every_logit: "All tokens' logits",
-            every_token_as_digit: "among the digits",
-            table_of_digits: "table of single digits",
-            without_the_late_head: "late head is missing",
-            flat_pairs: "flattened",
-        },
-        right=[lambda model, early, late: pairs(model, early, late), pairs_by_einsum],
+        wrong={pairs_of_the_last_layers: "right on the lesson's model"},
+        right=[pairs, pairs_by_einsum],
     ),
     Answers(
         checks.counterexamples,

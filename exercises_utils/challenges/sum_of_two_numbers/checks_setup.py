@@ -1,7 +1,7 @@
 """What the checks of lesson 04 share: the lesson's model, random models of other shapes, and pairs of sums."""
 
 import functools
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,47 +10,26 @@ from torch import Tensor
 from transformer_lens.utilities import get_act_name
 
 from exercises_utils.challenges.sum_of_two_numbers import task
-from exercises_utils.checking import Fresh
-from exercises_utils.models import ModelConfig, build_model, load_model
+from exercises_utils.checking import Draw, Fresh, model_family
+from exercises_utils.models import load_model
 from exercises_utils.tools import hooks
-
-LESSON = "the lesson's model"
-TWO_LAYERS = "a random model with 2 layers and 4 heads"
-THREE_LAYERS = "a random model with 3 layers and 2 heads"
-TWO_HEADS = "a random model with 2 layers and 2 heads"
 
 lesson_model = Fresh(lambda: load_model(task.CHALLENGE, device="cpu"))
 
-_OTHER_SHAPES = {
-    TWO_LAYERS: ModelConfig(
-        n_layers=2, n_heads=4, d_model=20, d_head=6, n_ctx=14, d_vocab=13, d_vocab_out=14
-    ),
-    THREE_LAYERS: ModelConfig(
-        n_layers=3, n_heads=2, d_model=26, d_head=7, n_ctx=14, d_vocab=15, d_vocab_out=17
-    ),
-    TWO_HEADS: ModelConfig(n_layers=2, n_heads=2, d_model=18, d_head=5, n_ctx=14, d_vocab=12, d_vocab_out=12),
-}
-MODELS = {
-    LESSON: lesson_model,
-    **{
-        name: Fresh(functools.partial(build_model, config, seed=29 + i, device="cpu"))
-        for i, (name, config) in enumerate(_OTHER_SHAPES.items())
-    },
-}
-"""The lesson's model, and models with random weights, biases that are not zero, and LayerNorms that are not plain."""
+FAMILY = model_family(task.CHALLENGE, replace(task.CONFIG, d_vocab=22, d_vocab_out=22), n_ctx=(18, 14))
+"""Ten digits are in the vocabulary of each: 12, 26 and 11 tokens."""
 
 
-def random_tokens(model: Any, size: int, seed: int) -> Int[Tensor, "sequence position"]:
-    """Random tokens of the full length for a model of any vocabulary."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(model.cfg.d_vocab, (size, task.N_CTX), generator=generator)
+def sums(draw: Draw) -> Int[Tensor, "sequence 14"]:
+    """Sums for the lesson's model, random tokens for another; as long as sums are."""
+    if draw.is_lesson:
+        return task.make_data(draw.batch, draw.generator).tokens
+    return draw.randint(0, draw.model.cfg.d_vocab, draw.batch, task.N_CTX)
 
 
-def some_tokens(name: str, size: int, seed: int) -> Int[Tensor, "sequence position"]:
-    """Sums for the lesson's model, random tokens for another."""
-    if name == LESSON:
-        return task.make_data(size, seed).tokens
-    return random_tokens(MODELS[name].get(), size, seed)
+def randn(*shape: int, seed: int) -> Tensor:
+    """Normal numbers, always the same."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def recorded(model: Any, tokens: Tensor, *names: str) -> list[Tensor]:
@@ -60,24 +39,15 @@ def recorded(model: Any, tokens: Tensor, *names: str) -> list[Tensor]:
     return [seen[name] for name in names]
 
 
-def later(fresh: Fresh, function: Callable[..., Tensor], *arguments: Any) -> Callable[[], Tensor]:
-    """A wrong value that is computed when it is needed, on the model that the check has then."""
-    return lambda: function(fresh.get(), *arguments)
-
-
 def answer_logits(model: Any, tokens: Tensor) -> Tensor:
     """The logits at the four answer positions: (sequence, place, token)."""
     return model(tokens)[:, 9:13]
 
 
-def carry_pairs(
-    place: int, flip: bool, size: int, seed: int
-) -> tuple[Int[Tensor, "pair 14"], Int[Tensor, "pair 14"]]:
-    """Pairs of sums that differ only in the columns below `place`, with the same digits of the sum above it.
-
-    With `flip` the two differ in the carry into `place`, without it they agree in it.
-    """
-    generator = torch.Generator().manual_seed(seed)
+@functools.cache
+def carry_pairs(place: int, size: int = 64) -> tuple[Int[Tensor, "pair 14"], Int[Tensor, "pair 14"]]:
+    """Pairs of sums that differ in the carry into `place`, in the columns below it, and not in the sum above it."""
+    generator = torch.Generator().manual_seed(900 + place)
     kept: list[tuple[Tensor, Tensor]] = []
     while sum(len(base) for base, _ in kept) < size:
         base, other = task.make_data(4 * size, generator), task.make_data(4 * size, generator)
@@ -87,17 +57,10 @@ def carry_pairs(
         )
         source = task.from_digits(a, b)
         differs = task.carry_in(base)[:, place] != task.carry_in(source)[:, place]
-        same_above = (base.labels[:, :place] == source.labels[:, :place]).all(-1)
-        keep = (differs == flip) & same_above
+        keep = differs & (base.labels[:, :place] == source.labels[:, :place]).all(-1)
         kept.append((base.tokens[keep], source.tokens[keep]))
     base_tokens, source_tokens = (torch.cat(side)[:size] for side in zip(*kept, strict=True))
     return base_tokens, source_tokens
-
-
-@functools.cache
-def carry_pairs_of(place: int, size: int = 64) -> tuple[Tensor, Tensor]:
-    """Pairs that differ in the carry, always the same."""
-    return carry_pairs(place, True, size, seed=900 + place)
 
 
 @functools.cache
@@ -107,7 +70,7 @@ def flip_rates(place: int) -> dict[tuple[int, int, int], float]:
     For every head of layer 0 and every position that the answer at this place can see.
     """
     model = lesson_model.get()
-    base, source = carry_pairs_of(place)
+    base, source = carry_pairs(place)
     name = get_act_name("z", 0)
     positions = range(task.EQUALS_POSITION + place + 1)
     (from_source,) = recorded(model, source, name)
