@@ -1027,9 +1027,10 @@ print(
 #
 # For each layer and position run `model` on `corrupted_tokens` with **one activation at one position** taken from the run on
 # `clean_tokens`, and return the normalised effect: (patched − corrupted) / (clean − corrupted), so 0 is "nothing recovered" and
-# 1 "all recovered". `activation` is `"resid_pre"` (the residual stream before the layer), `"attn_out"` or `"mlp_out"`. `metric`
-# takes the logits of a run, of shape (batch, position, vocabulary), and returns a tensor: a single number, or several at once.
-# The result has the shape (layer, position, *the metric's own shape*), and each entry is normalised by its own clean and
+# 1 "all recovered". `activation` is the short name of something of shape (batch, position, d_model), such as `"resid_pre"` (the
+# residual stream before the layer), `"attn_out"` or `"mlp_out"`. `metric` takes the logits of a run, of shape (batch, position,
+# vocabulary), and returns a tensor: a single number, or several at once. The result has the shape (layer, position, *the
+# metric's own shape*), and each entry is normalised by its own clean and
 # corrupted value. All layers, all positions, no hooks left on the model.
 #
 # <details><summary>Hint 1</summary>
@@ -1585,55 +1586,29 @@ checks.positions_for_heads(positions_for_heads)
 # third, and a lesson in grouped-query attention.
 
 # %% [markdown]
-# ### Exercise 16 · `patch_groups` (optional)
-# *Difficulty ●●○○○ · 8 minutes*
-#
-# **Why:** to set outputs beside values they must be counted in the same units: key/value heads.
-#
-# As exercise 13 for `"z"` or `"pattern"`, but **all query heads that read one key/value head are patched together**: shape
-# (layer, key/value head, *the metric's shape*). One run for each group: the effect of a group is not the sum of its heads'
-# effects. The model's numbers are `model.cfg.n_heads` and `model.cfg.n_key_value_heads`.
-#
-# <details><summary>Hint</summary>
-#
-# `heads=query_heads_of(kv_head, …)` in the solution of exercise 13.
-# </details>
+# To set outputs beside values they must be counted in the same units: key/value heads. So all query heads that read one
+# key/value head are patched **together**, in one run: the effect of a group is not the sum of its heads' effects.
 
-
-# %% nbgrader={"grade": false, "grade_id": "patch_groups", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def patch_groups(
-    model,
-    clean_tokens: Int[Tensor, "batch position"],
-    corrupted_tokens: Int[Tensor, "batch position"],
-    metric,
-    activation: str,
-) -> Float[Tensor, "layer kv_head ..."]:
-    """As patch_heads, with all query heads of one key/value head together."""
-    ### BEGIN SOLUTION
-    group_of = checks.query_heads_of.working(query_heads_of)
-    names = [get_act_name(activation, layer) for layer in range(model.cfg.n_layers)]
-    with record(model, *names) as seen:
-        clean = metric(model(clean_tokens))
-    corrupted = metric(model(corrupted_tokens))
-    n_groups = model.cfg.n_key_value_heads
-    effects = []
-    for layer, name in enumerate(names):
-        for kv_head in range(n_groups):
-            heads = group_of(kv_head, model.cfg.n_heads, n_groups)
-            with patch(model, activation, layer, seen[name], heads=heads):
-                effects.append(metric(model(corrupted_tokens)))
-    patched = torch.stack(effects).unflatten(0, (len(names), n_groups))
-    return (patched - corrupted) / (clean - corrupted)
-    ### END SOLUTION
-
-
-# %% nbgrader={"grade": true, "grade_id": "check_patch_groups", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-checks.patch_groups(patch_groups)
 
 # %%
-groups_of = checks.patch_groups.working(patch_groups)
-z_groups = groups_of(model, CLEAN, CORRUPTED, metric, "z")
-pattern_groups = groups_of(model, CLEAN, CORRUPTED, metric, "pattern")
+def group_effects(activation):
+    """(layer, key/value head, operand digit, place): recovered with the heads of one group from the clean run."""
+    names = [get_act_name(activation, layer) for layer in range(N_LAYERS)]
+    with record(model, *names) as seen:
+        model(CLEAN)
+    effects = []
+    for layer, name in enumerate(names):
+        for kv_head in range(N_KV):
+            heads = group_of(kv_head, N_HEADS, N_KV)
+            with patch(model, activation, layer, seen[name], heads=heads):
+                effects.append(metric(model(CORRUPTED)))
+    patched = torch.stack(effects).unflatten(0, (N_LAYERS, N_KV))
+    return (patched - corrupted_effect) / (clean_effect - corrupted_effect)
+
+
+z_groups, pattern_groups = group_effects("z"), group_effects("pattern")
+
+# %%
 v_map = sweep("v")
 pattern_map = sweep("pattern")
 for name, scores in {
@@ -1850,7 +1825,7 @@ plotting.heatmap(
 # say that what the model has learned does not carry over to numbers of other lengths. They say little about how it multiplies.
 
 # %% [markdown]
-# ### Exercise 17 · `counterexamples` (core)
+# ### Exercise 16 · `counterexamples` (core)
 # *Difficulty ●●●○○ · 12 minutes*
 #
 # **Why:** an explanation that is right about the mechanism knows where the mechanism breaks.
@@ -1938,7 +1913,7 @@ print(
 )
 
 # %% [markdown]
-# ### Exercise 18 · `circuit` (optional)
+# ### Exercise 17 · `circuit` (optional)
 # *Difficulty ●●●○○ · 12 minutes*
 #
 # **Why:** a map of where things are is worth something if what is *not* on it can be thrown away.
@@ -2016,7 +1991,7 @@ plotting.heatmap_facets(
 # others.) A third of the sites is not a small circuit: in layers 1 and 2 most heads take part. Other sets of sites may do as well.
 
 # %% [markdown]
-# ### Exercise 19 · `explanation` (optional)
+# ### Exercise 18 · `explanation` (optional)
 # *Difficulty ●●●●● · 40 minutes*
 #
 # **Why:** whoever knows how a model fails can say what it will answer to products that it gets wrong.

@@ -1,510 +1,233 @@
-"""The checks of lesson 05's second part: the logits as a sum over what the layers and the heads write."""
+"""The checks of lesson 05's second part: the logits as a sum over what the layers and the heads write.
 
-from collections.abc import Callable
-from functools import partial
+Their truths come from a model written out by hand.
+"""
+
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Tensor
 
 from exercises_utils.challenges.llm_multiplication import task
-from exercises_utils.challenges.llm_multiplication.checks_common import (
-    LESSON,
-    MODELS,
-    THREE_LAYERS,
-    TWO_LAYERS,
-    Plain,
-    random_tokens,
-    recorded,
+from exercises_utils.challenges.llm_multiplication.checks_common import MODELS, Plain, as_of, other_tokens
+from exercises_utils.checking import Draw, Question, arg, exercise, on_models, then
+
+
+def _tokens(draw: Draw) -> Int[Tensor, "batch position"]:
+    """Multiplications for the bundled model, random tokens for the others."""
+    if draw.is_lesson:
+        return task.sequences(task.make_data(draw.batch, 52, order="long first", answer_digits=5))
+    return draw.randint(0, draw.model.cfg.d_vocab, draw.batch, 8)
+
+
+def _ids(draw: Draw) -> list[int]:
+    return (
+        list(task.BUNDLED.digits)
+        if draw.is_lesson
+        else draw.randn(draw.model.cfg.d_vocab).argsort()[:10].tolist()
+    )
+
+
+READ: Any = dict(
+    batch=5,
+    lesson_batch=6,
+    tokens=_tokens,
+    position=lambda draw: (11, 6, 2)[draw.index] if draw.batch > 1 else 0,
 )
-from exercises_utils.checking import Case, Check, Question
+ROWS: Any = READ | dict(
+    right=lambda draw: draw.randint(0, draw.model.cfg.d_vocab, draw.batch),
+    wrong=lambda draw: other_tokens(draw["right"], draw.model.cfg.d_vocab, draw.generator),
+)
 
 
-class _Run:
-    """The parts of one run's residual stream at one position, and a direction for each row to project them on."""
-
-    def __init__(self, name: str, tokens: Tensor, position: int, right: Tensor, wrong: Tensor) -> None:
-        self.plain = plain = Plain.of(name)
-        self.seen = plain.run(tokens)
-        self.position, self.right, self.wrong = position, right, wrong
-        self.layers = range(plain.n_layers)
-        self.scale = self.seen["scale", -1]
-        self.direction = (plain.W_U[:, right] - plain.W_U[:, wrong]).T
-        self.bias = plain.b_U[right] - plain.b_U[wrong]
-
-    def parts(self, position: int | None = None) -> list[Float[Tensor, "batch d_model"]]:
-        """Embed, then what each layer's attention and MLP write."""
-        at = self.position if position is None else position
-        names = [("embed", -1), *((name, layer) for layer in self.layers for name in ("attn_out", "mlp_out"))]
-        return [self.seen[site][:, at] for site in names]
-
-    def rows(
-        self,
-        parts: list[Tensor] | None = None,
-        *,
-        scale: Tensor | None = None,
-        own_scale: bool = False,
-        direction: Tensor | None = None,
-        bias: bool = True,
-    ) -> Float[Tensor, "component batch"]:
-        """The parts on the direction; keywords replace something by what a mistake takes."""
-        parts = self.parts() if parts is None else parts
-        scale = self.scale[:, self.position] if scale is None else scale
-        direction = self.direction if direction is None else direction
-        rows = [
-            torch.stack(
-                [
-                    row @ d
-                    for row, d in zip(
-                        part / (self.plain.scale(part) if own_scale else scale), direction, strict=True
-                    )
-                ]
-            )
-            for part in parts
-        ]
-        return torch.stack([*rows, self.bias] if bias else rows)
-
-    def logits(self) -> Float[Tensor, "batch vocabulary"]:
-        """The model's own, at the position."""
-        return self.seen["logits", -1][:, self.position]
-
-    def at(self, name: str) -> list[Tensor]:
-        """One activation of every layer, at the position."""
-        return [self.seen[name, layer][:, self.position] for layer in self.layers]
-
-    def normed_whole(self) -> list[Tensor]:
-        """The parts divided by the whole tensor's norm instead of each row's."""
-        return [part / part.norm() for part in self.parts()]
+def _outputs(plain: Plain, tokens: Tensor, at: int) -> Float[Tensor, "part batch d_model"]:
+    """The embedding, and what each layer's attention and MLP write."""
+    names = [("embed", -1), *((name, i) for i in range(plain.n_layers) for name in ("attn_out", "mlp_out"))]
+    return torch.stack([plain.run(tokens)[name][:, at] for name in names])
 
 
-def _component_attribution(
-    model: Any,
-    tokens: Int[Tensor, "batch position"],
-    position: int,
-    right: Int[Tensor, " batch"],
-    wrong: Int[Tensor, " batch"],
-) -> Float[Tensor, "component batch"]:
-    """From a run with the activations recorded by hooks."""
-    names = [
-        "hook_embed",
-        *(
-            f"blocks.{layer}.hook_{name}"
-            for layer in range(model.cfg.n_layers)
-            for name in ("attn_out", "mlp_out")
+def _divisor(plain: Plain, tokens: Tensor, at: int, part: Tensor, scale: str) -> Tensor:
+    """What a part of the residual stream is divided by: the model's final scale at the position, or another one."""
+    final = plain.run(tokens)["scale", -1]
+    return {
+        "final": final[:, at],
+        "none": torch.ones(()),
+        "own": plain.scale(part),
+        "mean": final[:, at].mean(0, keepdim=True),
+        "positions": final.mean(1),
+        "last": final[:, -1],
+        "length": part.norm(dim=-1, keepdim=True),
+        "square": plain.scale(part) ** 2,
+        "deviation": part.std(-1, keepdim=True),
+    }[scale]
+
+
+@exercise("The logit lens", core=False, axes="depth batch digit", atol=2e-4)
+def lens(
+    model, tokens, position, ids, *, scale="own", b_U=True, late=0, parts=False, centred=False, of="logits"
+):
+    """From sums over what each layer adds to the embedding."""
+    plain, at = Plain.of(model), position + late
+    stream = _outputs(plain, tokens, at)
+    stream = stream if parts else stream.cumsum(0)
+    stream = stream - centred * stream.mean(-1, keepdim=True)
+    logits = stream / _divisor(plain, tokens, at, stream, scale) @ plain.W_U + plain.b_U * b_U
+    logits = {"logits": logits, "probs": logits.softmax(-1), "log_probs": logits.log_softmax(-1)}[of]
+    return as_of(model, logits if ids is None else logits[..., list(ids)])
+
+
+lens.given(on_models(MODELS, **READ, ids=_ids))
+lens.slips(
+    {
+        "Every depth is divided by the *final* scale; give each its own.": dict(scale="final"),
+        "The norm is left out: divide each depth by its own sqrt(mean square + eps).": dict(scale="none"),
+        "The norm and b_U are left out: divide by the depth's scale, add b_U.": dict(scale="none", b_U=False),
+        "b_U is left out; add `b_U[ids]` at the end.": dict(b_U=False),
+        "The mean is subtracted, as in LayerNorm; RMSNorm only divides.": dict(centred=True),
+        "It is divided by its length, not by the root of the *mean* square.": dict(scale="length"),
+        "It is divided by the mean square; its root is missing.": dict(scale="square"),
+        "It is divided by the standard deviation, not by sqrt(mean square).": dict(scale="deviation"),
+        "These are the parts that each component adds, not the stream up to a depth.": dict(parts=True),
+        "The columns are 0 to 9 of the vocabulary; take `ids`.": dict(ids=range(10)),
+        "All tokens of the vocabulary are there; take the columns `ids`.": dict(ids=None),
+        "The position is one too late; take the stream at `position`.": dict(late=1),
+        "The position is one too early; take the stream at `position`.": dict(late=-1),
+        "The last position is taken; take `position`.": dict(position=-1),
+        "Softmax is taken over the vocabulary; logits are asked for.": dict(of="probs"),
+        "Logarithms of probabilities are returned; logits are asked for.": dict(of="log_probs"),
+        "The streams after each attention (`resid_mid`) are missing.": then(lambda right: right[::2]),
+        "Only the streams before each layer are there.": then(lambda right: right[:-1:2]),
+    }
+)
+
+TURNED = dict(right=arg("wrong"), wrong=arg("right"))
+COMMON: Any = {
+    "They do not add up: the final scale, `ln_final.hook_scale`, is left out.": dict(scale="none"),
+    "They do not add up: each is divided by its own scale, not by the final one.": dict(scale="own"),
+    "The scale is averaged over the batch; each row has its own.": dict(scale="mean"),
+    "The scale is averaged over positions; take that of `position`.": dict(scale="positions"),
+    "The scale is that of the last position; take that of `position`.": dict(scale="last"),
+    "Everything is taken at the last position; take `position`.": dict(position=-1),
+    "Everything is taken one position too late; take `position`.": dict(late=1),
+    "Everything is taken one position too early; take `position`.": dict(late=-1),
+    "The sign is turned round: logit(right) minus logit(wrong).": TURNED,
+    "Every row is projected on the direction of the first; each has its own.": dict(along="first"),
+    "This is the right token's logit alone; subtract the wrong token's.": dict(along="right"),
+}
+
+
+def _projected(
+    plain: Plain,
+    tokens: Tensor,
+    at: int,
+    tokens_of: tuple[Tensor, Tensor],
+    parts: Tensor,
+    scale: str,
+    along: str,
+) -> Float[Tensor, "part batch"]:
+    """Parts of the stream, (part, batch, d_model), along each row's direction in W_U."""
+    right, wrong = (plain.W_U[:, of].T for of in tokens_of)
+    towards = right - wrong * (along != "right")
+    towards = towards[:1] if along == "first" else towards
+    return (parts / _divisor(plain, tokens, at, parts, scale) * towards).sum(-1)
+
+
+@exercise("What each layer adds", core=True, axes="component batch", atol=2e-4)
+def component_attribution(
+    model, tokens, position, right, wrong, *, scale="final", late=0, so_far=False, along="own", bias="last"
+):
+    """The bias's row is made of the tokens alone."""
+    plain, at = Plain.of(model), position + late
+    parts = _outputs(plain, tokens, at)
+    parts = parts.cumsum(0) if so_far else parts
+    rows = _projected(plain, tokens, at, (right, wrong), parts, scale, along)
+    last = (plain.b_U[right] - plain.b_U[wrong] * (along != "right" and bias != "right"))[None]
+    if bias == "scaled":
+        last = last / plain.run(tokens)["scale", -1][:, at, 0]
+    return as_of(model, torch.cat({"first": [last, rows], None: [rows]}.get(bias, [rows, last])))
+
+
+def _reordered(change: Any) -> then:
+    """A change of the layers' rows, (layer, attention or MLP, batch)."""
+    return then(lambda of: torch.cat([of[:1], change(of[1:-1].unflatten(0, (-1, 2))), of[-1:]]))
+
+
+component_attribution.given(on_models(MODELS, **ROWS))
+component_attribution.slips(
+    {
+        "The scale is left out, and so is the row of b_U, the last.": dict(scale="none", bias=None),
+        "The parts are divided by the norm of each, not by the final scale.": dict(scale="length"),
+        "The row of b_U is missing; it is the last.": dict(bias=None),
+        "The row of b_U is divided by the scale; it is added after the norm.": dict(bias="scaled"),
+        "The row of b_U comes first; it is the last.": dict(bias="first"),
+        "The wrong token is left out of b_U's row; it is b_U[right] - b_U[wrong].": dict(bias="right"),
+        "These are the stream so far; take what each part *adds*: `attn_out`, `mlp_out`.": dict(so_far=True),
+        "In each layer the MLP comes first; the order is attention, MLP.": _reordered(
+            lambda x: x.flip(1).flatten(0, 1)
         ),
-    ]
-    scale = "ln_final.hook_scale"
-    _, seen = recorded(model, tokens, [*names, scale])
-    direction = (model.W_U[:, right] - model.W_U[:, wrong]).T
-    parts = torch.stack([seen[name][:, position] for name in names]) / seen[scale][:, position]
-    return torch.cat([(parts * direction).sum(-1), (model.b_U[right] - model.b_U[wrong])[None]])
-
-
-def _lesson_tokens(size: int, seed: int) -> Int[Tensor, "batch position"]:
-    """Multiplications of the bundled model."""
-    return task.sequences(task.make_data(size, seed, order="long first", answer_digits=5))
-
-
-def _cases_of(position_of_lesson: int = 11) -> list[tuple[str, str, tuple[Any, ...]]]:
-    """For each model: its name, the case's, and (tokens, position, right, wrong)."""
-    found = []
-    for name, batch, length, position, seed in (
-        (TWO_LAYERS, 5, 9, 6, 50),
-        (THREE_LAYERS, 4, 8, 4, 51),
-        (LESSON, 6, 0, position_of_lesson, 52),
-    ):
-        generator = Generator().manual_seed(seed)
-        tokens = _lesson_tokens(batch, seed) if name == LESSON else random_tokens(name, batch, length, seed)
-        right = torch.randint(1, 11, (batch,), generator=generator)
-        wrong = (right - 1 + torch.randint(1, 10, (batch,), generator=generator)) % 10 + 1
-        found.append((name, f"{name}, position {position}", (tokens, position, right, wrong)))
-    return found
-
-
-def _component_attribution_cases() -> list[Case]:
-    cases = []
-    for model, name, arguments in _cases_of():
-        run = _Run(model, *arguments)
-        position = run.position
-        right = run.rows()
-        batch = right.shape[1]
-        scale = run.scale[:, position]
-        by_token = run.plain.W_U.T
-
-        def changed(row: int, value: Tensor, right: Tensor = right) -> Tensor:
-            """`right` with one row replaced."""
-            copy = right.clone()
-            copy[row] = value
-            return copy
-
-        attention, mlp = range(1, right.shape[0] - 1, 2), range(2, right.shape[0] - 1, 2)
-        pre, mid, post = run.at("resid_pre"), run.at("resid_mid"), run.at("resid_post")
-        streams = [pre[0], *(x for pair in zip(mid, post, strict=True) for x in pair)]
-        outputs = [run.parts()[0], *(x for pair in zip(mid, post, strict=True) for x in pair)]
-        mistakes: dict[str, Any] = {
-            "The rows do not add up to the logit difference: the final RMSNorm's scale is left out. Divide by "
-            "`ln_final.hook_scale` at this position of this row.": run.rows(
-                scale=torch.ones(batch, 1).double()
-            ),
-            "The scale is left out, and so is the row of b_U, the last.": run.rows(
-                scale=torch.ones(batch, 1).double(), bias=False
-            ),
-            "Each component is divided by its own scale, so the rows do not add up. Divide all of them by the scale of the "
-            "model's own final residual stream, `ln_final.hook_scale`.": run.rows(own_scale=True),
-            "Each component is divided by its own scale, and the row of b_U, the last, is missing.": run.rows(
-                own_scale=True, bias=False
-            ),
-            "The scale is averaged over the batch; each row has its own.": run.rows(
-                scale=scale.mean(0, keepdim=True).expand_as(scale)
-            ),
-            "The scale is averaged over positions; take that of `position`.": run.rows(
-                scale=run.scale.mean(1)
-            ),
-            "The scale is that of the last position; take that of `position`.": run.rows(
-                scale=run.scale[:, -1]
-            ),
-            "The components are those of the last position; take `position`.": run.rows(run.parts(-1)),
-            "Everything is taken at the last position; take `position`.": run.rows(
-                run.parts(-1), scale=run.scale[:, -1]
-            ),
-            "Everything is taken one position too late; the logits at `position` are made of the stream at `position`.": (
-                run.rows(run.parts(position + 1), scale=run.scale[:, position + 1])
-            ),
-            "Everything is taken one position too early; the logits at `position` are made of the stream at `position`.": (
-                run.rows(run.parts(position - 1), scale=run.scale[:, position - 1])
-            ),
-            "The sign is turned round: logit(right) minus logit(wrong).": -right,
-            "The row of b_U is missing; it is the last.": right[:-1],
-            "The row of b_U is divided by the scale; it is added after the norm.": changed(
-                -1, run.bias / scale[:, 0]
-            ),
-            "The row of b_U comes first; it is the last.": right.roll(1, 0),
-            "The row of `embed` is missing; it is the first.": right[1:],
-            "This is the sum over components, the logit difference itself; give one row for each component.": right.sum(
-                0
-            ),
-            "This is the sum over the batch; give each row of the batch its own column.": right.sum(1),
-            "This is the mean over the batch; give each row of the batch its own column.": right.mean(1),
-            "The rows are the residual stream so far (`resid_mid`, `resid_post`); take what each component *adds*, "
-            "`attn_out` and `mlp_out`.": run.rows(streams),
-            "The rows are sums so far; give what each component adds.": right.cumsum(0),
-            "The residual stream stands where the layers' outputs should; take what each component adds, `attn_out` and "
-            "`mlp_out`.": partial(run.rows, outputs),
-            "In each layer the MLP comes first; the order is attention, then MLP.": right[
-                [0, *(row for pair in zip(mlp, attention, strict=True) for row in pair), -1]
-            ],
-            "All attentions come first, then all MLPs; the order is by layer: attention 0, MLP 0, attention 1, …": right[
-                [0, *attention, *mlp, -1]
-            ],
-            "Each layer has one row, attention and MLP together; give them a row each.": torch.cat(
-                [right[:1], right[list(attention)] + right[list(mlp)], right[-1:]]
-            ),
-            "This is the right token's logit alone; subtract the wrong token's.": torch.cat(
-                [run.rows(direction=by_token[run.right], bias=False), run.plain.b_U[run.right][None]]
-            ),
-            "The wrong token is left out of b_U's row; it is b_U[right] - b_U[wrong].": changed(
-                -1, run.plain.b_U[run.right]
-            ),
-            "Every row of the batch is projected on the direction of the first; each has its own.": run.rows(
-                direction=run.direction[:1].expand_as(run.direction)
-            ),
-            "The components are divided by the norm of each, not by the final scale.": torch.cat(
-                [
-                    torch.stack(
-                        [
-                            (part / part.norm(dim=-1, keepdim=True) * run.direction).sum(-1)
-                            for part in run.parts()
-                        ]
-                    ),
-                    run.bias[None],
-                ]
-            ),
-            "The logits are returned; give one row for each component.": run.logits(),
-        }
-        if bool((run.plain.b_U == 0).all()):
-            # A row of zeros, whatever is done to it: the random models tell these mistakes apart.
-            mistakes = {message: value for message, value in mistakes.items() if "b_U's row" not in message}
-            mistakes.pop("The row of b_U is divided by the scale; it is added after the norm.")
-        cases.append(
-            Case(
-                name,
-                (MODELS[model], *arguments),
-                right,
-                axes=("component", "batch"),
-                atol=2e-4,
-                mistakes=mistakes,
-            )
-        )
-    return cases
-
-
-component_attribution = Check(
-    "component_attribution",
-    "What each layer adds",
-    core=True,
-    cases=_component_attribution_cases,
-    reference=_component_attribution,
+        "All attentions come first; the order is by layer.": _reordered(
+            lambda x: x.transpose(0, 1).flatten(0, 1)
+        ),
+        "Each layer has one row, attention and MLP together.": _reordered(lambda x: x.sum(1)),
+        **COMMON,
+    }
 )
 
 
-def _lens(
-    model: Any, tokens: Int[Tensor, "batch position"], position: int, ids: list[int]
-) -> Float[Tensor, "depth batch digit"]:
-    """From the residual stream where hooks see it; the norm written out."""
-    n_layers = model.cfg.n_layers
-    names = [f"blocks.{layer}.hook_resid_{where}" for layer in range(n_layers) for where in ("pre", "mid")]
-    names.append(f"blocks.{n_layers - 1}.hook_resid_post")
-    _, seen = recorded(model, tokens, names)
-    streams = torch.stack([seen[name][:, position] for name in names])
-    scale = (streams.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
-    return (streams / scale) @ model.W_U[:, list(ids)] + model.b_U[list(ids)]
+@exercise("What each head adds", core=False, axes="layer head batch", atol=2e-4)
+def head_attribution(
+    model,
+    tokens,
+    position,
+    right,
+    wrong,
+    *,
+    scale="final",
+    late=0,
+    along="own",
+    z="z",
+    W_O="by head",
+    b_O=None,
+):
+    """One head at a time."""
+    plain, at = Plain.of(model), position + late
+    seen, n, size = plain.run(tokens), plain.n_heads, plain.n_heads // plain.n_groups
+    parts = []
+    for layer in range(plain.n_layers):
+        in_turns = seen["v", layer].repeat(1, 1, size, 1)
+        values = seen["v", layer].repeat_interleave(size, 2)
+        mixed = torch.einsum("bhqk,bkhd->bqhd", seen["pattern", layer], in_turns)
+        here = {"z": seen["z", layer], "values": values, "turns": mixed}[z][:, at]
+        whole = plain.W_O(layer)
+        turned = whole.unflatten(0, (size, -1)).transpose(0, 1).flatten(0, 1)
+        cut = whole.flatten(0, 1).unflatten(0, (plain.d_head, n)).transpose(0, 1)
+        matrices = {"by head": whole, "turns": turned, "cut": cut}[W_O]
+        bias = plain.b_O(layer) * {None: 0.0, "shared": 1 / n, "all": 1.0}[b_O]
+        parts += [here[:, head] @ matrices[head] + bias for head in range(n)]
+    rows = _projected(plain, tokens, at, (right, wrong), torch.stack(parts), scale, along)
+    return as_of(model, rows.unflatten(0, (plain.n_layers, n)))
 
 
-def _lens_cases() -> list[Case]:
-    cases = []
-    for model, name, (tokens, position, right_ids, wrong_ids) in _cases_of(position_of_lesson=9):
-        run = _Run(model, tokens, position, right_ids, wrong_ids)
-        plain = run.plain
-        ids = {TWO_LAYERS: [3, 1, 2, 4, 10, 8, 9, 5, 7, 6], THREE_LAYERS: [*range(16, 6, -1)]}.get(
-            model, list(range(1, 11))
-        )
-
-        def streams(at: int, run: _Run = run) -> Float[Tensor, "depth batch d_model"]:
-            return torch.stack(
-                [
-                    *(
-                        run.seen[name, layer][:, at]
-                        for layer in run.layers
-                        for name in ("resid_pre", "resid_mid")
-                    ),
-                    run.seen["resid_post", run.layers[-1]][:, at],
-                ]
-            )
-
-        def read(
-            stream: Tensor,
-            scale: Tensor | None = None,
-            bias: bool = True,
-            columns: list[int] | None = ids,
-            plain: Plain = plain,
-        ) -> Tensor:
-            logits = stream / (plain.scale(stream) if scale is None else scale) @ plain.W_U
-            logits = logits + plain.b_U if bias else logits
-            return logits if columns is None else logits[..., columns]
-
-        here = streams(position)
-        right = read(here)
-        final, one = run.scale[:, position], torch.ones(1).double()
-        centred = here - here.mean(-1, keepdim=True)
-        differences = torch.cat([here[:1], here.diff(dim=0)])
-        n_layers = len(run.layers)
-        everything = read(here, columns=None)
-        mistakes: dict[str, Any] = {
-            "Every depth is divided by the *final* scale; the lens gives each depth its own, as if everything after it were "
-            "left out.": read(here, final),
-            "The final scale is used for every depth, and b_U is left out.": read(here, final, bias=False),
-            "The norm is left out: divide each depth by its own scale, sqrt(mean square + eps).": read(
-                here, one
-            ),
-            "The norm and b_U are left out: divide each depth by its own scale, sqrt(mean square + eps), and add b_U at the "
-            "end.": read(here, one, bias=False),
-            "b_U is left out; add `b_U[ids]` at the end.": read(here, bias=False),
-            "b_U of the first tokens is added; take `b_U[ids]`.": read(here, bias=False)
-            + plain.b_U[: len(ids)],
-            "Only the streams before each layer, and the last one, are there; those after each attention (`resid_mid`) are "
-            "missing.": right[[*range(0, 2 * n_layers, 2), -1]],
-            "Only the streams before each layer are there; add those after each attention, and the one after the last "
-            "layer.": right[: 2 * n_layers : 2],
-            "The last depth, after the last layer, is missing.": right[:-1],
-            "The first depth, the embedding, is missing.": right[1:],
-            "These are the parts that each component adds, not the residual stream up to a depth.": read(
-                differences
-            ),
-            "The mean is subtracted, as in LayerNorm; RMSNorm only divides.": read(centred),
-            "The stream is divided by its length; RMSNorm divides by the root of the *mean* square.": read(
-                here, here.norm(dim=-1, keepdim=True)
-            ),
-            "The stream is divided by the mean square; its root is missing.": read(
-                here, plain.scale(here).pow(2)
-            ),
-            "The stream is divided by the standard deviation, as in LayerNorm; RMSNorm divides by sqrt(mean square).": read(
-                here, here.std(-1, keepdim=True)
-            ),
-            "The columns are 0 to 9 of the vocabulary; take `ids`.": read(here, columns=list(range(10))),
-            "All tokens of the vocabulary are there; take the columns `ids`.": everything,
-            "The position is one too late; take the stream at `position`.": read(streams(position + 1)),
-            "The position is one too early; take the stream at `position`.": read(streams(position - 1)),
-            "The last position is taken; take `position`.": read(streams(-1)),
-            "Softmax is taken over the digits; logits are asked for.": right.softmax(-1),
-            "Softmax is taken over the vocabulary; logits are asked for.": everything.softmax(-1)[..., ids],
-            "Logarithms of probabilities are returned; logits are asked for.": everything.log_softmax(-1)[
-                ..., ids
-            ],
-            "This is the mean over the batch; keep each row.": right.mean(1),
-            "The depths are in reverse order: the embedding comes first.": right.flip(0),
-            "The mids come after all the others; the order is by depth: before layer 0, after its attention, before "
-            "layer 1, …": right[[*range(0, 2 * n_layers + 1, 2), *range(1, 2 * n_layers, 2)]],
-        }
-        if bool((plain.b_U == 0).all()):
-            for message in [message for message in mistakes if message.startswith("b_U ")]:
-                mistakes.pop(message)
-        cases.append(
-            Case(
-                name,
-                (MODELS[model], tokens, position, ids),
-                right,
-                axes=("depth", "batch", "digit"),
-                atol=2e-4,
-                mistakes=mistakes,
-            )
-        )
-    return cases
+def _by_group(model: Any, *arguments: Any) -> Float[Tensor, "layer kv_head batch"]:
+    return head_attribution.truth(model, *arguments).unflatten(1, (model.cfg.n_key_value_heads, -1)).sum(2)
 
 
-lens = Check(
-    "lens",
-    "The logit lens",
-    core=False,
-    cases=_lens_cases,
-    reference=_lens,
-)
-
-
-def _head_attribution(
-    model: Any,
-    tokens: Int[Tensor, "batch position"],
-    position: int,
-    right: Int[Tensor, " batch"],
-    wrong: Int[Tensor, " batch"],
-) -> Float[Tensor, "layer head batch"]:
-    """Each head's z through its own rows of W_O, one head at a time."""
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
-    scale = "ln_final.hook_scale"
-    _, seen = recorded(model, tokens, [*names, scale])
-    direction = (model.W_U[:, right] - model.W_U[:, wrong]).T
-    rows = []
-    for layer, name in enumerate(names):
-        for head in range(model.cfg.n_heads):
-            wrote = seen[name][:, position, head] @ model.W_O[layer, head] / seen[scale][:, position]
-            rows.append((wrote * direction).sum(-1))
-    return torch.stack(rows).unflatten(0, (model.cfg.n_layers, -1))
-
-
-def _head_attribution_cases() -> list[Case]:
-    cases = []
-    for model, name, arguments in _cases_of():
-        run = _Run(model, *arguments)
-        plain, position = run.plain, run.position
-        n_heads, n_groups = plain.n_heads, plain.n_groups
-
-        def rows(
-            *,
-            at: int = position,
-            scale: Tensor | None = None,
-            own_scale: bool = False,
-            bias: float = 0.0,
-            W_O: Callable[[int], Tensor] | None = None,
-            z: Callable[[int], Tensor] | None = None,
-            run: _Run = run,
-        ) -> Float[Tensor, "layer head batch"]:
-            written = []
-            for layer in run.layers:
-                here = run.seen["z", layer] if z is None else z(layer)
-                matrices = (run.plain.W_O if W_O is None else W_O)(layer)
-                written += [
-                    here[:, at, head] @ matrices[head] + bias * run.plain.b_O(layer)
-                    for head in range(run.plain.n_heads)
-                ]
-            flat = run.rows(
-                written, scale=run.scale[:, at] if scale is None else scale, own_scale=own_scale, bias=False
-            )
-            return flat.unflatten(0, (run.plain.n_layers, -1))
-
-        def mixed(layer: int, plain: Plain = plain) -> Tensor:
-            """W_O cut the wrong way: every n-th row to a head."""
-            whole = plain.w[f"blocks.{layer}.attn.o.weight"].T
-            return whole.reshape(plain.d_head, plain.n_heads, -1).transpose(0, 1)
-
-        def shuffled(layer: int, plain: Plain = plain) -> Tensor:
-            """The heads of W_O as if key/value heads took turns."""
-            order = [
-                h for first in range(plain.n_groups) for h in range(first, plain.n_heads, plain.n_groups)
-            ]
-            return plain.W_O(layer)[order]
-
-        def values(layer: int, interleaved: bool, run: _Run = run) -> Tensor:
-            """z from the pattern and the values, with the query heads given to key/value heads in one of two ways."""
-            v, repeats = run.seen["v", layer], run.plain.n_heads // run.plain.n_groups
-            v = v.repeat(1, 1, repeats, 1) if interleaved else v
-            return torch.einsum("bhqk,bkhd->bqhd", run.seen["pattern", layer], v)
-
-        right = rows()
-        batch = right.shape[-1]
-        groups = right.unflatten(1, (n_groups, -1)).sum(2)
-        repeated = [
-            run.seen["v", layer].repeat_interleave(n_heads // n_groups, dim=2) for layer in run.layers
-        ]
-        own_values = rows(z=repeated.__getitem__)
-        one_row = right.flatten(0, 1)
-        mistakes: dict[str, Any] = {
-            "The final RMSNorm's scale is left out; divide by `ln_final.hook_scale` at this position of this row.": rows(
-                scale=torch.ones(batch, 1).double()
-            ),
-            "Each head's output is divided by its own scale; divide all by the scale of the model's own final residual "
-            "stream.": rows(own_scale=True),
-            "The scale is averaged over the batch; each row has its own.": rows(
-                scale=run.scale[:, position].mean(0, keepdim=True).expand(batch, 1)
-            ),
-            "The scale is that of the last position; take that of `position`.": rows(scale=run.scale[:, -1]),
-            "Everything is taken at the last position; take `position`.": rows(at=-1),
-            "The position is one too late.": rows(at=position + 1),
-            "The position is one too early.": rows(at=position - 1),
-            "b_O is shared out among the heads; leave it out.": rows(bias=1 / n_heads),
-            "b_O is added to every head; leave it out.": rows(bias=1.0),
-            "The sign is turned round: logit(right) minus logit(wrong).": -right,
-            "The heads that share a key/value head are added up; give each *query* head its own row: W_O has one matrix "
-            "each.": groups,
-            "The heads of a layer are added up; give each its own row.": right.sum(1),
-            "W_O is cut the wrong way: its rows belong to head 0 first, all d_head of them, then to head 1.": rows(
-                W_O=mixed
-            ),
-            "The values at `position` themselves are sent through W_O; take z, the values weighted by the attention.": (
-                own_values
-            ),
-            "Layer and head are one axis; keep them apart: (layer, head, batch).": one_row,
-            "The axes are (head, layer, batch); return (layer, head, batch).": right.transpose(0, 1),
-            "The axes are (batch, layer, head); return (layer, head, batch).": right.permute(2, 0, 1),
-            "This is the mean over the batch; keep each row.": right.mean(-1),
-            "This is the sum over the batch; keep each row.": right.sum(-1),
-        }
-        if 1 < n_groups < n_heads:
-            mistakes[
-                "The query heads are given to the key/value heads in turns (head % n); the first n_heads / n of them "
-                "read key/value head 0, the next head 1, and so on."
-            ] = rows(z=partial(values, interleaved=True))
-            mistakes[
-                "W_O's heads are reordered as if key/value heads took turns; take them as they come."
-            ] = rows(W_O=shuffled)
-        cases.append(
-            Case(
-                name,
-                (MODELS[model], *arguments),
-                right,
-                axes=("layer", "head", "batch"),
-                atol=2e-4,
-                mistakes=mistakes,
-            )
-        )
-    return cases
-
-
-head_attribution = Check(
-    "head_attribution",
-    "What each head adds",
-    core=False,
-    cases=_head_attribution_cases,
-    reference=_head_attribution,
+head_attribution.given(on_models(MODELS, **ROWS))
+head_attribution.slips(
+    {
+        "b_O is shared out among the heads; leave it out.": dict(b_O="shared"),
+        "b_O is added to every head; leave it out.": dict(b_O="all"),
+        "Heads that share a key/value head are added up; give each *query* head its own row.": _by_group,
+        "W_O is cut the wrong way: its first d_head rows are head 0's, the next head 1's.": dict(W_O="cut"),
+        "These are the values at `position`; take z, the values weighted by the attention.": dict(z="values"),
+        "Layer and head are one axis; keep them apart.": then(lambda right: right.flatten(0, 1)),
+        "Query heads are given to key/value heads in turns; the first n_heads / n of them read key/value head 0.": (
+            dict(z="turns")
+        ),
+        "W_O is reordered as if key/value heads took turns; take it as it is.": dict(W_O="turns"),
+        **COMMON,
+    }
 )
 
 sum_or_mean = Question(

@@ -1,30 +1,25 @@
-"""What the checks of lesson 05 share: models of other shapes, a Qwen2 written out by hand, wrong ways to patch.
+"""What the checks of lesson 05 share: the models that they run on, and a Qwen2 written out by hand."""
 
-The truth of every check that runs a model comes from `Plain`, which computes from the weights what the model
-computes, and knows nothing of hooks or caches.
-"""
-
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import silu
 
 from exercises_utils.challenges.llm_multiplication import task
 from exercises_utils.challenges.llm_multiplication.tokenizer import build_tokenizer
 from exercises_utils.checking import Fresh
-from exercises_utils.models import DEFAULT_INSTANCE, checkpoints, load_model, random_model
-from exercises_utils.tools import hooks
+from exercises_utils.models import DEFAULT_INSTANCE, QwenConfig, lesson_instances, load_model
+from exercises_utils.models.huggingface import build, random_weights
 
 LESSON = "the bundled model"
-TWO_LAYERS = "a random model with 2 layers, 6 query and 3 key/value heads"
-THREE_LAYERS = "a random model with 3 layers, 4 query heads and one key/value head"
-
 Edit = Callable[[Tensor], Tensor]
 Site = tuple[str, int]
-"""An activation's short name and its layer: ("z", 1)."""
+"""An activation's short name and its layer, ("z", 1); what belongs to no layer has -1."""
 
 
 def _ready(model: Any) -> Any:
@@ -34,48 +29,61 @@ def _ready(model: Any) -> Any:
     return model
 
 
-def _random(seed: int, *sizes: int, d_head: int) -> Any:
-    """A small random model whose unembedding has a bias, so that an answer that forgets it is wrong."""
-    model = random_model(*sizes, d_head=d_head, seed=seed, tokenizer=build_tokenizer(), device="cpu")
-    bias = model.state_dict()["unembed.bias"]
-    bias.copy_(torch.randn(bias.shape, generator=torch.Generator().manual_seed(seed)))
+def _random(seed: int, config: QwenConfig) -> Any:
+    """A random model in which no bias is 0, not even what processing makes 0: an answer that forgets one is wrong."""
+    model = build(config, random_weights(config, seed), build_tokenizer(), "cpu")
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.state_dict().items():
+        if name.endswith("bias") and not weight.any():
+            weight.copy_(torch.randn(weight.shape, generator=generator))
     return _ready(model)
 
 
-def _bundled() -> Any:
-    """The bundled model, whatever model the lesson runs on."""
-    shipped = checkpoints.lesson_instances(task.CHALLENGE)
-    return _ready(
-        load_model(
-            task.CHALLENGE, DEFAULT_INSTANCE if DEFAULT_INSTANCE in shipped else shipped[0], device="cpu"
-        )
-    )
+def bundled_instance() -> str:
+    """The instance that comes with the course, whatever model the lesson runs on."""
+    shipped = lesson_instances(task.CHALLENGE)
+    return DEFAULT_INSTANCE if DEFAULT_INSTANCE in shipped else shipped[0]
 
 
+_DEEP = QwenConfig(5, 20, 6, 3, d_head=4, d_mlp=28, n_ctx=64, d_vocab=22, rope_theta=1e4, eps=1e-6)
+_WIDE = QwenConfig(3, 16, 4, 1, d_head=6, d_mlp=24, n_ctx=64, d_vocab=31, rope_theta=1e4, eps=0.05)
 MODELS = {
-    LESSON: Fresh(_bundled),
-    # layers, d_model, query heads, key/value heads, d_mlp, vocabulary
-    TWO_LAYERS: Fresh(functools.partial(_random, 41, 2, 20, 6, 3, 28, 15, d_head=4)),
-    THREE_LAYERS: Fresh(functools.partial(_random, 42, 3, 16, 4, 1, 24, 17, d_head=6)),
+    LESSON: Fresh(lambda: _ready(load_model(task.CHALLENGE, bundled_instance(), device="cpu"))),
+    "a random model with 5 layers, 6 query and 3 key/value heads": Fresh(partial(_random, 41, _DEEP)),
+    "a random model with 3 layers, 4 query heads and one key/value head": Fresh(partial(_random, 42, _WIDE)),
 }
 
 
 class Plain:
-    """A processed Qwen2 from its weights, in double precision. They are copied: the model may change later."""
+    """A processed Qwen2 from its weights, which knows nothing of hooks or caches; a small one in double precision."""
+
+    _made: "weakref.WeakKeyDictionary[Any, Plain]" = weakref.WeakKeyDictionary()
 
     def __init__(self, model: Any) -> None:
-        cfg = model.cfg
+        cfg, small = model.cfg, model.cfg.d_model < 512
         self.n_layers, self.n_heads, self.n_groups = cfg.n_layers, cfg.n_heads, cfg.n_key_value_heads
-        self.d_head, self.eps = cfg.d_head, cfg.eps
-        self.theta = cfg.rope_parameters["rope_theta"]
-        self.w = {name: tensor.detach().cpu().double() for name, tensor in model.state_dict().items()}
+        self.d_head, self.eps, self.theta = cfg.d_head, cfg.eps, cfg.rope_parameters["rope_theta"]
+        weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        self.w = {name: w.cpu().double() if small else w for name, w in weights.items()}
         self.W_U, self.b_U = self.w["unembed.weight"].T, self.w["unembed.bias"]
+        self._known: dict[Any, Any] | None = {} if small else None
 
     @classmethod
-    @functools.cache
-    def of(cls, name: str) -> "Plain":
-        """That of one of `MODELS`."""
-        return cls(MODELS[name].get())
+    def of(cls, model: Any) -> "Plain":
+        """That of a model, made once."""
+        if model not in cls._made:
+            cls._made[model] = cls(model)
+        return cls._made[model]
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, remembered: all slips of an exercise share their runs and sweeps."""
+        if self._known is None:
+            return make()
+        if key not in self._known:
+            if len(self._known) > 300:
+                self._known.clear()
+            self._known[key] = make()
+        return self._known[key]
 
     def scale(self, residual: Float[Tensor, "... d_model"]) -> Float[Tensor, "... 1"]:
         """What RMSNorm divides by."""
@@ -89,235 +97,100 @@ class Plain:
         """The bias of the attention's output."""
         return self.w[f"blocks.{layer}.attn.o.bias"]
 
-    def run(
-        self, tokens: Int[Tensor, "batch position"], edits: Mapping[Site, Edit] | None = None
-    ) -> dict[Site, Tensor]:
-        """Every activation of a run, each edited where `edits` has a function for it; ("logits", -1) at last."""
+    def run(self, tokens: Int[Tensor, "batch position"]) -> dict[Site, Tensor]:
+        """Every activation of a run; ("logits", -1) at last."""
+        return self._once(_key(tokens), lambda: self.edited(tokens, {}))
+
+    def edited(self, tokens: Int[Tensor, "batch position"], edits: Mapping[Site, Edit]) -> dict[Site, Tensor]:
+        """Every activation of a run, each edited where `edits` has a function for it."""
         seen: dict[Site, Tensor] = {}
-        edits = edits or {}
 
         def at(name: str, layer: int, value: Tensor) -> Tensor:
             edit = edits.get((name, layer))
             seen[name, layer] = value if edit is None else edit(value.clone())
             return seen[name, layer]
 
-        angles = torch.arange(tokens.shape[1]).double()[:, None] / self.theta ** (
-            torch.arange(0, self.d_head, 2).double() / self.d_head
-        )
-        turn = torch.polar(torch.ones_like(angles), angles)[:, None]
-
-        def rotated(x: Float[Tensor, "batch position head d_head"]) -> Tensor:
-            half = self.d_head // 2
-            y = torch.complex(x[..., :half], x[..., half:]) * turn
-            return torch.cat([y.real, y.imag], dim=-1)
-
-        future = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool).triu(1)
-        residual = self.w["embed.weight"][tokens]
-        at("embed", -1, residual)
+        residual = at("embed", -1, self.w["embed.weight"][tokens.to(self.W_U.device)])
         for layer in range(self.n_layers):
-            weights = {
-                name.removeprefix(f"blocks.{layer}."): w
-                for name, w in self.w.items()
-                if name.startswith(f"blocks.{layer}.")
-            }
             residual = at("resid_pre", layer, residual)
-            normed = residual / self.scale(residual) * weights["ln1.weight"]
-            q, k, v = (
-                at(
-                    name,
-                    layer,
-                    (normed @ weights[f"attn.{name}.weight"].T + weights[f"attn.{name}.bias"]).unflatten(
-                        -1, (-1, self.d_head)
-                    ),
-                )
-                for name in "qkv"
+            residual = at("resid_mid", layer, residual + self._attention(layer, residual, at))
+            normed = residual / self.scale(residual) * self.w[f"blocks.{layer}.ln2.weight"]
+            gate, into, out = (
+                self.w[f"blocks.{layer}.mlp.{name}.weight"].T for name in ("gate", "in", "out")
             )
-            q, k = rotated(q), rotated(k)
-            # One key/value head after another, each with the query heads that read it.
-            by_group = q.unflatten(2, (self.n_groups, -1))
-            scores = torch.einsum("bqgnd,bkgd->bgnqk", by_group, k).flatten(1, 2) / self.d_head**0.5
-            pattern = at("pattern", layer, scores.masked_fill(future, -torch.inf).softmax(-1))
-            read = pattern.unflatten(1, (self.n_groups, -1))
-            z = at("z", layer, torch.einsum("bgnqk,bkgd->bqgnd", read, v).flatten(2, 3))
-            out = torch.einsum("bqhd,hdm->bqm", z, self.W_O(layer)) + self.b_O(layer)
-            residual = at("resid_mid", layer, residual + at("attn_out", layer, out))
-            normed = residual / self.scale(residual) * weights["ln2.weight"]
-            gate = torch.nn.functional.silu(normed @ weights["mlp.gate.weight"].T)
-            hidden = gate * (normed @ weights["mlp.in.weight"].T)
-            residual = residual + at("mlp_out", layer, hidden @ weights["mlp.out.weight"].T)
-            residual = at("resid_post", layer, residual)
-        at("scale", -1, self.scale(residual))
-        normed = residual / self.scale(residual) * self.w["ln_final.weight"]
+            written = at("mlp_out", layer, (silu(normed @ gate) * (normed @ into)) @ out)
+            residual = at("resid_post", layer, residual + written)
+        normed = residual / at("scale", -1, self.scale(residual)) * self.w["ln_final.weight"]
         at("logits", -1, normed @ self.W_U + self.b_U)
         return seen
 
-    def logits(
-        self, tokens: Int[Tensor, "batch position"], edits: Mapping[Site, Edit] | None = None
-    ) -> Tensor:
-        """The logits of a run."""
-        return self.run(tokens, edits)["logits", -1]
+    def _attention(self, layer: int, residual: Tensor, at: Callable[[str, int, Tensor], Tensor]) -> Tensor:
+        """One key/value head after another, each with the query heads that read it."""
+        block = {name.removeprefix(f"blocks.{layer}."): w for name, w in self.w.items()}
+        normed = residual / self.scale(residual) * block["ln1.weight"]
+        q, k, v = (
+            at(name, layer, (normed @ weight.T + block[f"attn.{name}.bias"]).unflatten(-1, (-1, self.d_head)))
+            for name in "qkv"
+            for weight in [block[f"attn.{name}.weight"]]
+        )
+        by_group = self._rotated(q).unflatten(2, (self.n_groups, -1))
+        scores = torch.einsum("bqgnd,bkgd->bgnqk", by_group, self._rotated(k)) / self.d_head**0.5
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        pattern = at("pattern", layer, scores.masked_fill(future, -torch.inf).softmax(-1).flatten(1, 2))
+        read = torch.einsum("bgnqk,bkgd->bqgnd", pattern.unflatten(1, (self.n_groups, -1)), v)
+        z = at("z", layer, read.flatten(2, 3))
+        return at("attn_out", layer, z.flatten(2) @ block["attn.o.weight"].T + self.b_O(layer))
 
+    def _rotated(self, x: Float[Tensor, "batch position head d_head"]) -> Tensor:
+        half = self.d_head // 2
+        frequency = self.theta ** -(torch.arange(half, device=x.device).double() / half)
+        angles = (torch.arange(x.shape[1], device=x.device).double()[:, None] * frequency)[:, None].to(
+            x.dtype
+        )
+        y, z = x[..., :half], x[..., half:]
+        return torch.cat([y * angles.cos() - z * angles.sin(), y * angles.sin() + z * angles.cos()], dim=-1)
 
-def recorded(
-    model: Any, tokens: Int[Tensor, "batch position"], names: Sequence[str]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The logits of a run, and copies of the activations by the names asked for."""
-    with hooks.record(model, *names) as seen, torch.no_grad():
-        logits = model(tokens)
-    return logits, seen
+    def patched(
+        self, tokens: Tensor, source: Tensor, name: str, indices: list[tuple[Any, ...]], pile: bool = False
+    ) -> Float[Tensor, "layer index batch position vocabulary"]:
+        """The logits of a run on `tokens` for each layer and each of the indices of an activation of it.
 
-
-def random_tokens(name: str, batch: int, length: int, seed: int) -> Int[Tensor, "batch position"]:
-    """Random sequences for one of the random models, of all its tokens."""
-    vocabulary = MODELS[name].get().cfg.d_vocab
-    return torch.randint(vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def pair(
-    name: str, batch: int, length: int, position: int, seed: int
-) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
-    """Clean and corrupted sequences that differ in exactly one token, at `position`."""
-    clean = random_tokens(name, batch, length, seed)
-    corrupted = clean.clone()
-    vocabulary = MODELS[name].get().cfg.d_vocab
-    shift = torch.randint(1, vocabulary, (batch,), generator=torch.Generator().manual_seed(seed + 1))
-    corrupted[:, position] = (clean[:, position] + shift) % vocabulary
-    return clean, corrupted
-
-
-def one_number(logits: Float[Tensor, "batch position vocabulary"]) -> Float[Tensor, ""]:
-    """A metric for the checks: a mean difference of two logits at the last position but one."""
-    return (logits[:, -2, 3] - logits[:, -2, 7]).mean()
-
-
-def by_place(logits: Float[Tensor, "batch position vocabulary"]) -> Float[Tensor, " place"]:
-    """A metric with three numbers, at three positions."""
-    return (logits[:, -3:, 4] - 2 * logits[:, -3:, 9]).mean(0)
-
-
-def by_row(logits: Float[Tensor, "batch position vocabulary"]) -> Float[Tensor, "row place"]:
-    """A metric with two axes: one number a sequence and place."""
-    return logits[:, -2:, 5] - logits[:, -2:, 8]
-
-
-METRICS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "one number": one_number,
-    "one number a place": by_place,
-    "one number a sequence and place": by_row,
-}
-
-
-class Patching:
-    """Right and wrong ways to patch a run on `corrupted` with activations of a run on `clean`, by `Plain`."""
-
-    def __init__(
-        self, name: str, clean: Tensor, corrupted: Tensor, metric: Callable[[Tensor], Tensor]
-    ) -> None:
-        self.plain, self.metric = Plain.of(name), metric
-        self.clean_tokens, self.corrupted_tokens = clean, corrupted
-        self.clean, self.corrupted = self.plain.run(clean), self.plain.run(corrupted)
-        self.ceiling = metric(self.clean["logits", -1])
-        self.floor = metric(self.corrupted["logits", -1])
-
-    def normalised(self, value: Tensor) -> Tensor:
-        """0 where nothing is recovered, 1 where all is."""
-        return (value - self.floor) / (self.ceiling - self.floor)
-
-    def metric_with(self, name: str, layer: int, *index: Any, back: bool = False) -> Tensor:
-        """The metric with `activation[index]` of the clean run put into the corrupted one; `back`: the other way."""
-        source = self.corrupted if back else self.clean
-        tokens = self.clean_tokens if back else self.corrupted_tokens
-
-        def put(now: Tensor) -> Tensor:
-            now[index] = source[name, layer][index]
-            return now
-
-        return self.metric(self.plain.logits(tokens, {(name, layer): put}))
-
-    def sweep(
-        self, name: str, indices: list[tuple[Any, ...]], back: bool = False
-    ) -> Float[Tensor, "layer index *metric"]:
-        """The metric for each layer and each of the indices."""
-        return torch.stack(
-            [
-                torch.stack([self.metric_with(name, layer, *index, back=back) for index in indices])
-                for layer in range(self.plain.n_layers)
-            ]
+        There it has the numbers of a run on `source`; with `pile` at all earlier layers and indices, too.
+        """
+        return self._once(
+            (_key(tokens), _key(source), name, repr(indices), pile),
+            lambda: torch.stack(
+                [self._patched(layer, tokens, source, name, indices, pile) for layer in range(self.n_layers)]
+            ),
         )
 
-    def growing(self, name: str, indices: list[tuple[Any, ...]]) -> Float[Tensor, "layer index *metric"]:
-        """The metric where every earlier patch is still on the model."""
-        done: dict[Site, list[tuple[Any, ...]]] = {}
-        rows = []
-        for layer in range(self.plain.n_layers):
-            row = []
-            for index in indices:
-                done.setdefault((name, layer), []).append(index)
-                edits = {site: self._put_all(site, list(which)) for site, which in done.items()}
-                row.append(self.metric(self.plain.logits(self.corrupted_tokens, edits)))
-            rows.append(torch.stack(row))
-        return torch.stack(rows)
+    def _patched(
+        self, layer: int, tokens: Tensor, source: Tensor, name: str, indices: list[Any], pile: bool
+    ) -> Tensor:
+        seen = self.run(source)
 
-    def _put_all(self, site: Site, indices: list[tuple[Any, ...]]) -> Edit:
-        def put(now: Tensor) -> Tensor:
-            for index in indices:
-                now[index] = self.clean[site][index]
-            return now
+        def put(at: int, now: Tensor) -> Tensor:
+            copies = now.unflatten(0, (len(indices), -1))  # one for each index
+            for i, index in enumerate(indices):
+                which = slice(i if at == layer else 0, None) if pile else slice(i, i + 1)
+                copies[(which, *index)] = seen[name, at][index]
+            return copies.flatten(0, 1)
 
-        return put
+        layers = range(layer + 1) if pile else [layer]
+        edits: dict[Site, Edit] = {(name, at): partial(put, at) for at in layers}
+        logits = self.edited(tokens.repeat(len(indices), 1), edits)["logits", -1]
+        return logits.unflatten(0, (len(indices), -1))
 
-    def heads(self, name: str, heads: list[int]) -> tuple[Any, ...]:
-        """The index of some heads of an activation."""
-        return (slice(None), heads) if name == "pattern" else (slice(None), slice(None), heads)
 
-    def n_heads(self, name: str) -> int:
-        """How many heads an activation has."""
-        return self.plain.n_groups if name in "kv" else self.plain.n_heads
+def _key(tokens: Int[Tensor, "batch position"]) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, tokens.tolist()))
 
-    def scores(self, name: str, indices: list[tuple[Any, ...]]) -> Float[Tensor, "layer index *metric"]:
-        """What is asked for: `sweep`, normalised."""
-        return self.normalised(self.sweep(name, indices))
 
-    def ways_to_scale(self, name: str, indices: list[tuple[Any, ...]], where: str) -> dict[str, Any]:
-        """What comes of the right patches in other scales, or with the runs exchanged; `where` names one entry."""
-        swept = functools.cache(lambda: self.sweep(name, indices))
-        back = functools.cache(lambda: self.sweep(name, indices, back=True))
-        return {
-            "The metric is not normalised: take (patched - corrupted) / (clean - corrupted).": swept,
-            "The corrupted run's metric is subtracted, but nothing is divided by; divide by clean - corrupted.": (
-                lambda: swept() - self.floor
-            ),
-            "The metric is divided by the clean run's alone; take (patched - corrupted) / (clean - corrupted).": (
-                lambda: swept() / self.ceiling
-            ),
-            "The difference is divided by the clean run's metric; divide by clean - corrupted.": (
-                lambda: (swept() - self.floor) / self.ceiling
-            ),
-            "The difference is divided by the corrupted run's metric; divide by clean - corrupted.": (
-                lambda: (swept() - self.floor) / self.floor
-            ),
-            "Nothing is subtracted from the patched metric before it is divided: subtract the corrupted run's.": (
-                lambda: swept() / (self.ceiling - self.floor)
-            ),
-            "This is what is still missing, 1 minus the score: subtract the corrupted run's metric, not the clean one's.": (
-                lambda: 1 - self.normalised(swept())
-            ),
-            "The sign is turned round: both differences are from the corrupted run, patched - corrupted and "
-            "clean - corrupted.": lambda: -self.normalised(swept()),
-            "The runs are exchanged: run the *corrupted* tokens, and put the *clean* run's activation in.": (
-                lambda: self.normalised(back())
-            ),
-            "Clean and corrupted are exchanged throughout, in the runs and in the scale: run the *corrupted* tokens, put "
-            "the *clean* run's activation in, and let 0 be the corrupted run's metric.": (
-                lambda: (back() - self.ceiling) / (self.floor - self.ceiling)
-            ),
-            f"The hooks of earlier entries are still on the model: each entry is one run with one patch, {where}. Use "
-            "`with model.hooks(...)` or `run_with_hooks`, which take them off.": (
-                lambda: self.normalised(self.growing(name, indices))
-            ),
-            "The metric is evaluated on the clean run's logits, not on the patched run's: every entry is 1.": (
-                lambda: torch.ones_like(swept())
-            ),
-            "Every entry is 0, as if nothing had been patched: does the hook return the edited activation, and does it "
-            "run at all?": lambda: torch.zeros_like(swept()),
-        }
+def as_of(model: Any, value: Tensor) -> Tensor:
+    """A number of `Plain`'s where the model is, in its precision, as the lesson's later cells expect it."""
+    return value.to(model.W_U)
+
+
+def other_tokens(tokens: Int[Tensor, " batch"], d_vocab: int, generator: torch.Generator) -> Tensor:
+    """For each token another one."""
+    return (tokens + torch.randint(1, d_vocab, tokens.shape, generator=generator)) % d_vocab
