@@ -566,7 +566,7 @@ for place, name in enumerate(PLACES):
 # Return, for each layer, head and place, by how many **nats** the mean cross-entropy of the digit at that place rises when
 # `activation` (`"q"`, `"k"`, `"v"` or `"z"`) of that head alone is ablated at all positions in the way `how` (`"mean"` or
 # `"zero"`). The digit of place $i$ is predicted at position $9 + i$; it is the token at position $10 + i$; the softmax runs
-# over all 12 tokens. `hooks.ablate` is a `with` block: `with ablate(model, [(layer, head)], activation=activation, how=how):`.
+# over all tokens. `hooks.ablate` is a `with` block: `with ablate(model, [(layer, head)], activation=activation, how=how):`.
 #
 # <details><summary>Hint</summary>
 #
@@ -870,7 +870,7 @@ print(
 #
 # Return the model's logits at the four answer positions (9 to 12) on `base`, when **what `head` writes at `position`** is taken
 # from the run on `source`. All other positions of that head and all other heads stay those of the base's run (later layers
-# compute on what comes). `head` is `(layer, head)`, in any layer. The result has shape (sequence, place, token), with all 12
+# compute on what comes). `head` is `(layer, head)`, in any layer. The result has shape (sequence, place, token), with all
 # tokens.
 #
 # `hooks.patch`: `with patch(model, "result", layer, value, heads=[…], positions=[…]):` takes the activation of these heads at
@@ -1662,7 +1662,7 @@ at_site = cache["attn_scores", layer][:, head, position]
 one_each = (
     model.W_E[:10, None] + model.W_pos[None, : position + 1]
 )  # (digit, position, d_model)
-one_each = one_each / (one_each.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+one_each = one_each / (one_each.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
 vote_of = (one_each @ model.W_V[layer, head] @ model.W_O[layer, head]) @ DIRECTIONS[0]
 # Measure votes from the message of the sums whose hundreds come to nine: neither yes nor no.
 written = cache["result", layer][:, position, head] @ DIRECTIONS[0]
@@ -1729,8 +1729,8 @@ print(f"correlation of a hundreds digit with its push: {straight:.3f}")
 # **Why:** "0.1 → 1.2" is a path, and a path's share of a logit can be written down exactly once attention and LayerNorm scales
 # are given.
 #
-# For each sum return the logits (12 tokens) at the answer position of `place`, position $9 + $ `place`, as a sum over paths, in
-# this order:
+# For each sum return the logits (of all tokens) at the answer position of `place`, position $9 + $ `place`, as a sum over paths,
+# for a model with two layers and any number of heads, in this order:
 #
 # 1. directly: the embedding (token and position together), each head of layer 0, `b_O` of layer 0;
 # 2. through each head of layer 1 in turn: the same sources in the same order (embedding, heads of layer 0, `b_O` of layer 0), read at every
@@ -1876,7 +1876,7 @@ plotting.heatmap(
 #
 # **Why:** ten logits that are a wave are one arrow. Arrows add up by eye.
 #
-# `logits` has tokens on its last axis (12 of them, or the ten digits). Return the two coordinates of the **first ten entries**
+# `logits` has tokens on its last axis (12 here, or the ten digits). Return the two coordinates of the **first ten entries**
 # in the waves of `frequency` (1 to 4): on the last axis, first the product with the cosine row, then with the sine row, of the
 # orthonormal `fourier_basis(10)`.
 #
@@ -2341,7 +2341,7 @@ def explanation(model):
     trained = task.make_data(2000, seed=21)
     _, cache = model.run_with_cache(trained.tokens)
     stream = model.W_E[None] + model.W_pos[:13, None]  # (position, token, d_model)
-    stream = stream / (stream.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    stream = stream / (stream.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
     scores, votes, positions = [], [], []
     for place, (_, _, position) in enumerate(SITES):
         carry = task.carry_in(trained)[:, place]

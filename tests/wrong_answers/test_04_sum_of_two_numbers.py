@@ -124,58 +124,6 @@ def sites():
     return checks.carry_sites.course_version()
 
 
-def other_heads():
-    return [(0, (head + 1) % 3, position) for _, head, position in sites()]
-
-
-def in_layer_one():
-    return [(1, head, 9 + place) for place, (_, head, _) in enumerate(sites())]
-
-
-def the_same_three_times():
-    return [sites()[2]] * 3
-
-
-def backwards():
-    return sites()[::-1]
-
-
-def without_layers():
-    return [site[1:] for site in sites()]
-
-
-def with_units():
-    return [*sites(), sites()[-1]]
-
-
-def one_site():
-    return sites()[0]
-
-
-def too_late():
-    return [(layer, head, 13) for layer, head, _ in sites()]
-
-
-def no_such_head():
-    return [(0, 3, position) for _, _, position in sites()]
-
-
-def sites_as_text():
-    return [".".join(map(str, site)) for site in sites()]
-
-
-def holding_tensors():
-    return [(layer, torch.tensor(head), position) for layer, head, position in sites()]
-
-
-def as_lists():
-    return tuple(list(site) for site in sites())
-
-
-def as_array():
-    return np.array(sites())
-
-
 def d_head_in_the_code(model, head, query, scale):
     return model.W_E[:10] @ model.W_K[head] @ query / scale / 24**0.5
 
@@ -297,25 +245,11 @@ def known():
     return checks.counterexamples.course_version()
 
 
-def typical_ones():
-    tokens = known()
-    return tokens[evidence.in_distribution(tokens)]
-
-
-def untrained_ones():
-    tokens = known()
-    return tokens[~evidence.in_distribution(tokens)]
-
-
 def beyond_training_alone():
     pool = checks_evidence.stored_evidence().pool
     wrong = pool.tokens[~pool.model_is_right.all(-1)]
     beyond = wrong[~evidence.in_distribution(wrong)]
     return beyond[:50]
-
-
-def ordinary_sums():
-    return task.make_data(50, 3).tokens
 
 
 def wrong_digits_in_c():
@@ -335,68 +269,8 @@ def repeats():
     return torch.cat([tokens[:25], tokens[:25]])
 
 
-def without_the_sum():
-    return known()[:, :10]
-
-
-def too_few():
-    return known()[:10]
-
-
-def one_sequence():
-    return known()[0]
-
-
-def list_of_rows():
-    return list(known())
-
-
-def half_right():
-    return torch.cat([known()[:25], task.make_data(25, 4).tokens])
-
-
-def as_lists_of_numbers():
-    return known().flip(0).tolist()
-
-
-def some_misses():
-    return torch.cat([known()[:45], task.make_data(5, 5).tokens])
-
-
 def pruned():
     return checks.circuit.course_version()
-
-
-def whole_heads():
-    return [(layer, head) for layer in range(2) for head in range(3)]
-
-
-def every_site():
-    return list(evidence.SITES)
-
-
-def one_head_everywhere():
-    return [site for site in evidence.SITES if site[1] == 0]
-
-
-def without_layer_one():
-    return [site for site in pruned() if site[0] == 0]
-
-
-def site_that_does_not_exist():
-    return [*pruned()[1:], (0, 3, 9)]
-
-
-def one_tuple():
-    return (0, 1, 9)
-
-
-def mixed():
-    return [(0, 1), (1, 0, 9)]
-
-
-def as_a_set():
-    return set(pruned())
 
 
 def perfect_algorithm(model):
@@ -471,7 +345,7 @@ LESSON = [
     Answers(checks.blind_frequency),
     Answers(
         checks.column_attention,
-        wrong={attention_squeezed: "right on 40 sequences"},
+        wrong={attention_squeezed: "right on 3 heads, a batch of 40"},
         right=[attention_by_einops],
     ),
     Answers(
@@ -492,19 +366,27 @@ LESSON = [
     Answers(
         checks.carry_sites,
         wrong={
-            Made(other_heads): "another site",
-            Made(in_layer_one): "is in layer 1",
-            Made(the_same_three_times): "Place 0",
-            Made(backwards): "reverse order",
-            Made(without_layers): "has two",
-            Made(with_units): "nothing carries into the units",
-            Made(one_site): "One site came",
-            Made(too_late): "nothing looks ahead",
-            Made(no_such_head): "has no head 0.3",
-            Made(sites_as_text): "three whole numbers",
-            Made(holding_tensors): "`int(...)`",
+            Made(lambda: [(0, (head + 1) % 3, position) for _, head, position in sites()]): "another site",
+            Made(
+                lambda: [(1, head, 9 + place) for place, (_, head, _) in enumerate(sites())]
+            ): "is in layer 1",
+            Made(lambda: [sites()[2]] * 3): "Place 0",
+            Made(lambda: sites()[::-1]): "reverse order",
+            Made(lambda: [site[1:] for site in sites()]): "has two",
+            Made(lambda: [*sites(), sites()[-1]]): "nothing carries into the units",
+            Made(lambda: sites()[0]): "One site came",
+            Made(lambda: [(layer, head, 13) for layer, head, _ in sites()]): "nothing looks ahead",
+            Made(lambda: [(0, 3, position) for _, _, position in sites()]): "has no head 0.3",
+            Made(lambda: [".".join(map(str, site)) for site in sites()]): "three whole numbers",
+            Made(
+                lambda: [(layer, torch.tensor(head), position) for layer, head, position in sites()]
+            ): "`int(...)`",
         },
-        right=[Made(sites), Made(as_lists), Made(as_array)],
+        right=[
+            Made(sites),
+            Made(lambda: tuple(list(site) for site in sites())),
+            Made(lambda: np.array(sites())),
+        ],
     ),
     Answers(checks.which_digit),
     Answers(
@@ -534,30 +416,34 @@ LESSON = [
         checks.counterexamples,
         wrong={
             Made(beyond_training_alone): "of these are needed",
-            Made(ordinary_sums): "40 are needed",
+            Made(lambda: task.make_data(50, 3).tokens): "40 are needed",
             Made(wrong_digits_in_c): "must be the digits of",
             Made(five_digits): "must be below 10000",
             Made(repeats): "repeats input 0",
-            Made(without_the_sum): "has 10 tokens; expected 14",
-            Made(too_few): "Give 50 sequences; 10 came",
-            Made(one_sequence): "expected (input, position)",
-            Made(list_of_rows): "torch.stack",
-            Made(half_right): "in distribution",
+            Made(lambda: known()[:, :10]): "has 10 tokens; expected 14",
+            Made(lambda: known()[:10]): "Give 50 sequences; 10 came",
+            Made(lambda: known()[0]): "expected (input, position)",
+            Made(lambda: list(known())): "torch.stack",
+            Made(lambda: torch.cat([known()[:25], task.make_data(25, 4).tokens])): "in distribution",
         },
-        right=[Made(known), Made(as_lists_of_numbers), Made(some_misses)],
+        right=[
+            Made(known),
+            Made(lambda: known().flip(0).tolist()),
+            Made(lambda: torch.cat([known()[:45], task.make_data(5, 5).tokens])),
+        ],
     ),
     Answers(
         checks.circuit,
         wrong={
-            Made(whole_heads): "Name sites",
-            Made(every_site): "name at most",
-            Made(one_head_everywhere): "is needed",
-            Made(without_layer_one): "is needed",
-            Made(site_that_does_not_exist): "heads 0 to 2",
+            Made(lambda: [(layer, head) for layer in range(2) for head in range(3)]): "Name sites",
+            Made(lambda: list(evidence.SITES)): "name at most",
+            Made(lambda: [site for site in evidence.SITES if site[1] == 0]): "is needed",
+            Made(lambda: [site for site in pruned() if site[0] == 0]): "is needed",
+            Made(lambda: [*pruned()[1:], (0, 3, 9)]): "heads 0 to 2",
             Value((0, 1, 9)): "heads (layer, head) or sites",
-            Made(mixed): "mixes heads and sites",
+            Made(lambda: [(0, 1), (1, 0, 9)]): "mixes heads and sites",
         },
-        right=[Made(pruned), Made(as_a_set)],
+        right=[Made(pruned), Made(lambda: set(pruned()))],
     ),
     Answers(
         checks.explanation,

@@ -44,7 +44,7 @@ def _patterns() -> list[Call]:
     patterns += [
         (4 * randn(size, heads, 14, 14, seed=4)).softmax(-1) for size, heads in ((5, 2), (7, 5), (1, 4))
     ]
-    return [Call(f"{len(p)} sequences, {p.shape[1]} heads", {"pattern": p}) for p in patterns]
+    return [Call(f"{p.shape[1]} heads, a batch of {len(p)}", {"pattern": p}) for p in patterns]
 
 
 column_attention.given(_patterns)

@@ -159,7 +159,7 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
     numbers = {
         "score_of_token": asked @ W_E.T,  # (head, query, token)
         "score_of_position": asked @ W_pos.T,  # (head, query, key)
-        "scale": ((W_E[:, None] + W_pos).pow(2).mean(-1) + 1e-5).sqrt(),  # (token, position)
+        "scale": ((W_E[:, None] + W_pos).pow(2).mean(-1) + model.cfg.eps).sqrt(),  # (token, position)
         "written_for_token": W_E @ written,  # (head, token, direction)
         "written_for_position": W_pos @ written,
         "token": W_E @ basis,
