@@ -120,10 +120,8 @@ hide_position.slips(
         "The scores are set to 0, a score like others; minus infinity gives no attention.": dict(value=0.0),
         "The attention is set to 0 after the softmax, so the rest no longer adds up to 1; set the scores to minus "
         "infinity before it (`hook_attn_scores`).": dict(value=0.0, of="pattern"),
-        "A row is set to minus infinity, which leaves that query nothing (0/0, not a number); hide the key, the last "
-        "axis.": dict(at="query"),
-        "A row of the pattern is set to 0: what the query at this place sees. Hide the key, the last "
-        "axis.": dict(at="query", value=0.0, of="pattern"),
+        "A row is set to minus infinity: that query sees nothing (0/0). Hide the key.": dict(at="query"),
+        "A row of the pattern is 0; hide the key (last axis).": dict(at="query", value=0.0, of="pattern"),
         "Off by one: the place before is hidden. BOS is position 0, the list starts at 1.": dict(off=-1),
         "Off by one: the place after is hidden.": dict(off=1),
         "The place is hidden from MID alone; hide it from every query.": dict(seen_by=slice(11, 12)),
@@ -199,13 +197,11 @@ attention_to_answer.slips(
         "The attention to copies is averaged; add it up.": dict(copies=lambda to: sum(to) / len(to)),
         "This is the share of the attention to the list; do not divide by its sum.": dict(share=True),
         "The sorted part is counted too; count the places of the list, 1 to 10.": dict(places=range(1, 22)),
-        "This is the attention to the number that stands at the query; the right answer is the number that comes after "
-        "it.": dict(of="here"),
+        "This is the attention to the number that stands at the query; take the next one.": dict(of="here"),
         "The queries are one position too late: the answers are given at 11 to 20.": dict(first=12),
         "The queries are one position too early: the answers are given at 11 to 20.": dict(first=10),
         "The keys are off by one: BOS is position 0, the list stands at 1 to 10.": dict(off=-1),
-        "This is how often the most attended place holds the right number; return how much attention that number "
-        "gets.": _how_often_most,
+        "This is how often the most attended place is right; return how much attention.": _how_often_most,
         "This is the mean over answer positions; take the mean over lists.": dict(over=1),
         "The list axis is still there: take the mean over lists.": dict(over=None),
     }

@@ -53,7 +53,7 @@ def rebuilt_logits(
 def _tables() -> list[Call]:
     """The lesson's tables, and random ones of other sizes; some sequences are shorter than the tables."""
     tables = {name: table.clone() for name, table in tables_of(shared.MODELS[shared.LESSON].get()).items()}
-    calls = [Call(shared.LESSON, dict(tables=tables, tokens=task.triple_lists(3, seed=8).tokens))]
+    calls = [Call(shared.LESSON, dict(tables=tables, tokens=task.triple_lists(2, seed=8).tokens))]
     for n_tokens, n_ctx, n_out, batch, length in ((13, 9, 7, 5, 9), (60, 26, 11, 2, 22), (6, 12, 10, 1, 8)):
         generator = torch.Generator().manual_seed(n_tokens)
         sizes = {"token": n_tokens, "position": n_ctx}
@@ -88,8 +88,7 @@ rebuilt_logits.slips(
         },
         "The scores are divided by sqrt(d_head) once more; the tables have it already.": dict(root=128**0.5),
         "`ov_position` is taken at the query; take it at the place attended to.": dict(own_place=True),
-        "`token_position` and `position_token` are mixed up: the query's part comes first, in the name and in the "
-        "rows.": dict(mixed=True),
+        "`token_position` and `position_token` are mixed up: the query's part comes first.": dict(mixed=True),
         "These are logits at the answers alone; return those of all.": then(lambda logits: logits[:, 11:21]),
     }
 )
@@ -129,21 +128,17 @@ second_differences.slips(
 )
 
 
-def _logits_with_terms(model, tokens, kept, others="dropped", mask=True, power=0.0):
+def _logits_with_terms(model, tokens, kept, others=0.0, mask=True, power=0.0):
+    """With some terms kept, and `others` times the mean over lists of the others."""
     terms = score_terms(model, tokens)
-    total = torch.zeros_like(terms["token", "token"])
-    for name, term in terms.items():
-        if name in kept:
-            total = total + term
-        elif others == "mean":
-            total = total + term.mean(0)
-    total = total * model.cfg.d_head**power
+    parts = [term if name in kept else others * term.mean(0).expand_as(term) for name, term in terms.items()]
+    total = torch.stack(parts).sum(0) * model.cfg.d_head**power
     return shared.logits_with(model, tokens, (causal(total) if mask else total).softmax(-1)[:, None])
 
 
 @exercise("With some terms only", core=True, atol=0.002)
 def accuracy_with_terms(
-    model, tokens, kept, *, keep="kept", others="dropped", mask=True, power=0.0, first=11, n=10, of=None
+    model, tokens, kept, *, keep="kept", others=0.0, mask=True, power=0.0, first=11, n=10, of=None
 ):
     """By the weights. One answer of 600 may differ, by rounding."""
     kept = {
@@ -165,13 +160,9 @@ def _without_attention(model, tokens, kept):
 def _kept() -> list[Call]:
     """Other terms and numbers of lists in each case; random models get the lists that they know with these terms."""
     lesson, wide, narrow = shared.ONE_HEAD
-    cases = [
-        (lesson, 60, TERMS[:1]),
-        (lesson, 70, (TERMS[2], TERMS[0])),
-        (lesson, 80, TERMS[2::-1]),
-        (lesson, 65, ()),
-    ]
-    cases += [(lesson, 75, TERMS), (wide, 20, TERMS[1:]), (narrow, 25, TERMS[1:2]), (wide, 1, TERMS[2:])]
+    of_lesson = (TERMS[:1], TERMS[2::-2], TERMS[2::-1], (), TERMS)
+    cases = [(lesson, 60 + 5 * i, kept) for i, kept in enumerate(of_lesson)]
+    cases += [(wide, 20, TERMS[1:]), (narrow, 25, TERMS[1:2]), (wide, 1, TERMS[2:])]
     calls = []
     for i, (name, size, kept) in enumerate(cases):
         generator = torch.Generator().manual_seed(i)
@@ -191,14 +182,13 @@ accuracy_with_terms.slips(
         "All terms are kept: this is the model's own accuracy. Does the hook return the new scores, and does the "
         "model run with it?": dict(keep="all"),
         "The parts are exchanged: the first name is the query's part.": dict(keep="exchanged"),
-        "The other terms are replaced by their mean over lists; drop them altogether.": dict(others="mean"),
+        "The other terms are replaced by their mean over lists; drop them altogether.": dict(others=1.0),
         "The causal mask is missing: set the scores after the query to minus infinity.": dict(mask=False),
         "The terms are not divided by sqrt(d_head), so the softmax is too sharp.": dict(power=0.5),
         "The terms are divided by sqrt(d_head) twice, so the softmax is too flat.": dict(power=-0.5),
         "The logits are read one position too late; the answers are at 11 to 20.": dict(first=12),
         "All positions are counted; count the ten answer positions, 11 to 20.": dict(first=0, n=21),
-        "The head writes nothing: the pattern is zero. Replace the shared.scores, before the "
-        "softmax.": _without_attention,
+        "The head writes nothing: the pattern is 0. Replace the scores, before the softmax.": _without_attention,
         "This is the share of lists without a mistake; count answers.": dict(of=lambda hits: hits.prod(-1)),
         "This is the share at MID alone; take the mean over all answers.": dict(of=lambda hits: hits[:, 0]),
         "This is a share for each answer position; take the mean over all of them.": dict(of="each"),

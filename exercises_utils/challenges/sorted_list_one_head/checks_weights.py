@@ -98,8 +98,7 @@ OWN = "it has to be the top logit of its row"
 copying_share.given(_circuits)
 copying_share.slips(
     {
-        "The rows of BOS and MID count as misses; they have no number of their own. Leave out the last two "
-        "rows.": dict(rows="all"),
+        "The rows of BOS and MID count as misses; leave out the last two rows.": dict(rows="all"),
         "The largest is taken over rows; ask of each row which column is the largest.": dict(turned=True),
         f"This counts own logits that are lowest; {OWN}.": dict(is_on=lambda row, i: row[i] == min(row)),
         f"Absolute values are compared; {OWN}, with its sign.": dict(is_on=_is_farthest),
@@ -114,20 +113,14 @@ copying_share.slips(
 
 
 @exercise("What a head that only copies would answer", core=False, axes="list answer")
-def copied_answers(model, tokens, *, queries=range(11, 21), places=range(22), specials=0, add=True):
-    """By adding up, place by place."""
-    answers: list[list[int]] = []
-    pattern = shared.masked_scores(model, tokens)[:, 0].softmax(-1).tolist()
-    for to, sequence in zip(pattern, tokens.tolist(), strict=True):
-        answers.append([])
-        for query in queries:
-            gets = [0.0] * (model.cfg.d_vocab_out + specials)
-            for place in places:
-                number, attention = sequence[place], to[query][place]
-                if number < len(gets):
-                    gets[number] = gets[number] + attention if add else max(gets[number], attention)
-            answers[-1].append(gets.index(max(gets)))
-    return torch.tensor(answers)
+def copied_answers(model, tokens, *, queries=(11, 21), places=(0, 22), specials=0, most=False):
+    """By gathering each place's attention in the table of its number."""
+    rows, places = slice(*queries), slice(*places)
+    pattern = shared.masked_scores(model, tokens).softmax(-1)[:, 0, rows, places].double()
+    table = torch.zeros(*pattern.shape[:2], model.cfg.d_vocab, dtype=torch.float64)
+    index, add = tokens[:, None, places].expand_as(pattern), "amax" if most else "sum"
+    table.scatter_reduce_(-1, index, pattern, add)
+    return table[..., : model.cfg.d_vocab_out + specials].argmax(-1)
 
 
 def _models_own(model, tokens):
@@ -138,18 +131,17 @@ def _places(model, tokens):
     return shared.patterns(model, tokens)[:, 0, 11:21].argmax(-1)
 
 
-ADD = "Add the attention to all places that hold the same number."
+ADD = "Add up the attention to all places that hold the same number."
 copied_answers.given(on_models(shared.MODELS, tokens=shared.some_lists, batch=20))
 copied_answers.slips(
     {
-        f"Copies are not added up: this is the token at the most attended place, BOS and MID included. "
-        f"{ADD}": dict(add=False, specials=2),
-        f"Copies are not added up: this is the number at the most attended place. {ADD}": dict(add=False),
+        f"This is the token at the most attended place, BOS or MID, too. {ADD}": dict(most=True, specials=2),
+        f"This is the number at the most attended place. {ADD}": dict(most=True),
         "BOS and MID are among the answers; they are no numbers.": dict(specials=2),
-        "These are the answers at 12 to 21; the answer positions are 11 to 20.": dict(queries=range(12, 22)),
-        "Only the list is counted; add the attention to the sorted part.": dict(places=range(1, 11)),
-        "Only the sorted part is counted; add the attention to the list.": dict(places=range(12, 22)),
-        "These are all 22 positions; return the ten answer positions.": dict(queries=range(22)),
+        "These are the answers at 12 to 21; the answer positions are 11 to 20.": dict(queries=(12, 22)),
+        "Only the list is counted; add the attention to the sorted part.": dict(places=(1, 11)),
+        "Only the sorted part is counted; add the attention to the list.": dict(places=(12, 22)),
+        "These are all 22 positions; return the ten answer positions.": dict(queries=(0, 22)),
         "These are the model's own answers; ask which number gets most attention.": _models_own,
         "These are the most attended places; return the number that stands there.": _places,
     }
@@ -173,13 +165,12 @@ def _keys_ask(terms):
     return terms.transpose(0, 1).mT
 
 
-score_terms.given(on_models(shared.MODELS, tokens=shared.shorter, batch=2, lesson_batch=4))
+score_terms.given(on_models(shared.MODELS, tokens=shared.shorter, batch=2, lesson_batch=2))
 score_terms.slips(
     {
         "The scores are divided by sqrt(d_model); the width of a head is d_head.": dict(root="d_model"),
         "Every term is the whole score; take W_E and W_pos one at a time.": dict(parts=("whole", "whole")),
-        "Queries and keys are swapped: W_Q belongs to the query (the row), W_K to the key (the "
-        "column).": then(_keys_ask),
+        "Queries and keys are swapped: W_Q belongs to the query, W_K to the key.": then(_keys_ask),
         "Queries and keys are swapped: rows are queries.": then(lambda terms: terms.mT),
         "The first axis is the query's part, the second the key's; they are swapped.": then(_key_first),
         "Index 0 is the token, index 1 the position; they are swapped.": dict(parts=("position", "token")),
