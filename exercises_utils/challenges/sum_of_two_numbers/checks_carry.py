@@ -14,7 +14,6 @@ from exercises_utils.challenges.sum_of_two_numbers import task
 from exercises_utils.challenges.sum_of_two_numbers.checks_setup import (
     FAMILY,
     answer_logits,
-    best_carry_site,
     flip_rates,
     lesson_model,
     randn,
@@ -193,9 +192,7 @@ def _is_site(value: Any) -> bool:
 def _refuse_carry_sites(value: Any) -> str | None:
     value = value.tolist() if isinstance(value, Tensor) else value
     if not isinstance(value, list | tuple):
-        return (
-            f"Give a list of three sites (layer, head, position), for the places 0, 1 and 2; {value!r} came."
-        )
+        return f"Give a list of three sites (layer, head, position), for places 0, 1 and 2; {value!r} came."
     if _is_site(value):
         return "One site came; give a list of three, for the places 0, 1 and 2."
     for site in (sites := [tuple(site.tolist()) if isinstance(site, Tensor) else site for site in value]):
@@ -218,26 +215,18 @@ def _refuse_carry_sites(value: Any) -> str | None:
 def _site_problem(place: int, site: tuple[int, ...]) -> str | None:
     layer, head, position = site
     n_heads = lesson_model.get().cfg.n_heads
+    last, rates = task.EQUALS_POSITION + place, flip_rates(place)
     if layer != 0:
-        return (
-            f"Place {place}: {site} is in layer {layer}. A swap in the last layer turns the digit because it writes the "
-            "digit; look for the carry in layer 0."
-        )
+        return f"Place {place}: {site} is in layer {layer}, which writes the digit; look for the carry in layer 0."
     if not 0 <= head < n_heads:
         return f"Place {place}: the model has no head {layer}.{head}; heads are 0 to {n_heads - 1}."
-    last = task.EQUALS_POSITION + place
     if not 0 <= position <= last:
-        return (
-            f"Place {place}: its digit is read at position {last}, and nothing looks ahead; position {position} cannot "
-            "matter."
-        )
-    rates = flip_rates(place)
-    best = max(rates.values())
-    if rates[layer, head, position] < best - NEAR:
+        return f"Place {place}: its digit is read at position {last}, and nothing looks ahead to {position}."
+    if rates[layer, head, position] < max(rates.values()) - NEAR:
         return (
             f"Place {place}: a swap at {site} turns {rates[layer, head, position]:.0%} of the digits to the source's, at "
-            f"another site {best:.0%}. Try every head of layer 0 at every position up to {last}, with pairs that differ "
-            "in the carry into this place."
+            f"another site {max(rates.values()):.0%}. Try every head of layer 0 at every position up to {last}, with pairs "
+            "that differ in the carry into this place."
         )
     return None
 
@@ -251,7 +240,7 @@ def _praise_carry_sites(sites: Sequence[Sequence[int]]) -> str:
 @answer("Where the carry is", core=True, refuse=_refuse_carry_sites, praise=_praise_carry_sites)
 def carry_sites():
     """By the swaps of every head of layer 0 at every position."""
-    return [best_carry_site(place) for place in range(3)]
+    return [max(flip_rates(place).items(), key=lambda item: item[1])[0] for place in range(3)]
 
 
 # ── how it is made ──────────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """What the checks of lesson 04 share: the lesson's model, random models of other shapes, and pairs of sums."""
 
 import functools
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -44,23 +45,18 @@ def answer_logits(model: Any, tokens: Tensor) -> Tensor:
     return model(tokens)[:, 9:13]
 
 
-@functools.cache
-def carry_pairs(place: int, size: int = 64) -> tuple[Int[Tensor, "pair 14"], Int[Tensor, "pair 14"]]:
+def _carry_pairs(place: int, size: int = 64) -> tuple[task.SumData, task.SumData]:
     """Pairs of sums that differ in the carry into `place`, in the columns below it, and not in the sum above it."""
     generator = torch.Generator().manual_seed(900 + place)
-    kept: list[tuple[Tensor, Tensor]] = []
-    while sum(len(base) for base, _ in kept) < size:
-        base, other = task.make_data(4 * size, generator), task.make_data(4 * size, generator)
-        a, b = (
-            torch.cat([old[:, : place + 1], new[:, place + 1 :]], dim=1)
-            for old, new in ((base.a, other.a), (base.b, other.b))
-        )
-        source = task.from_digits(a, b)
-        differs = task.carry_in(base)[:, place] != task.carry_in(source)[:, place]
-        keep = differs & (base.labels[:, :place] == source.labels[:, :place]).all(-1)
-        kept.append((base.tokens[keep], source.tokens[keep]))
-    base_tokens, source_tokens = (torch.cat(side)[:size] for side in zip(*kept, strict=True))
-    return base_tokens, source_tokens
+    base, other = (task.make_data(4 * size, generator) for _ in range(2))
+    a, b = (
+        torch.cat([old[:, : place + 1], new[:, place + 1 :]], dim=1)
+        for old, new in ((base.a, other.a), (base.b, other.b))
+    )
+    source = task.from_digits(a, b)
+    differs = task.carry_in(base)[:, place] != task.carry_in(source)[:, place]
+    keep = differs & (base.labels[:, :place] == source.labels[:, :place]).all(-1)
+    return task.SumData(base.tokens[keep][:size]), task.SumData(source.tokens[keep][:size])
 
 
 @functools.cache
@@ -69,30 +65,13 @@ def flip_rates(place: int) -> dict[tuple[int, int, int], float]:
 
     For every head of layer 0 and every position that the answer at this place can see.
     """
-    model = lesson_model.get()
-    base, source = carry_pairs(place)
-    name = get_act_name("z", 0)
-    positions = range(task.EQUALS_POSITION + place + 1)
-    (from_source,) = recorded(model, source, name)
-    sites = [(0, head, position) for head in range(model.cfg.n_heads) for position in positions]
-    rates: dict[tuple[int, int, int], float] = {}
-    for some in (sites[i : i + 12] for i in range(0, len(sites), 12)):
-
-        def put(z: Tensor, hook: Any, some: list[tuple[int, int, int]] = some) -> Tensor:
-            z = z.clone().view(len(some), len(base), *z.shape[1:])
-            for i, (_, head, position) in enumerate(some):
-                z[i, :, position, head] = from_source[:, position, head]
-            return z.flatten(0, 1)
-
-        with model.hooks(fwd_hooks=[(name, put)]):
-            logits = model(base.repeat(len(some), 1))
-        digits = logits[:, task.EQUALS_POSITION + place].argmax(-1).view(len(some), len(base))
-        turned = (digits == source[:, task.EQUALS_POSITION + 1 + place]).double().mean(-1)
-        rates |= dict(zip(some, turned.tolist(), strict=True))
+    model, (base, source) = lesson_model.get(), _carry_pairs(place)
+    (z,) = recorded(model, source.tokens, get_act_name("z", 0))
+    rates = {}
+    for head, position in itertools.product(
+        range(model.cfg.n_heads), range(task.EQUALS_POSITION + place + 1)
+    ):
+        with hooks.patch(model, "z", 0, z, heads=[head], positions=[position]):
+            digits = answer_logits(model, base.tokens)[:, place].argmax(-1)
+        rates[0, head, position] = (digits == source.labels[:, place]).double().mean().item()
     return rates
-
-
-def best_carry_site(place: int) -> tuple[int, int, int]:
-    """The head of layer 0 and the position whose swap turns the digit at `place` most often."""
-    rates = flip_rates(place)
-    return max(rates, key=lambda site: rates[site])
