@@ -12,20 +12,10 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from exercises_utils import evidence
 from exercises_utils.challenges.llm_multiplication import evidence as evidence_task
 from exercises_utils.challenges.llm_multiplication import task
 from exercises_utils.challenges.llm_multiplication.checks_common import LESSON, MODELS, bundled_instance
-from exercises_utils.evidence import (
-    CircuitScorer,
-    CounterexamplesCheck,
-    Evidence,
-    ExplanationCheck,
-    SimulationScore,
-    Site,
-    SitesCheck,
-    accuracy,
-    load_evidence,
-)
 from exercises_utils.models import checkpoint_path, random_model
 
 COUNT, NEEDED, NEEDED_TYPICAL = 50, 40, 30
@@ -42,12 +32,12 @@ def weights() -> Path:
 
 
 @functools.cache
-def stored_evidence() -> Evidence:
+def stored_evidence() -> evidence.Evidence:
     """What is stored beside the bundled model's weights."""
-    return load_evidence(weights())
+    return evidence.load_evidence(weights())
 
 
-class ProductCounterexamplesCheck(CounterexamplesCheck):
+class ProductCounterexamplesCheck(evidence.CounterexamplesCheck):
     """Counterexamples of which most have to be in distribution: three digits and two."""
 
     def random_margins(self, budget: int = 500) -> Tensor:
@@ -62,17 +52,15 @@ class ProductCounterexamplesCheck(CounterexamplesCheck):
             return None
         return (
             f"{self.score(value).count()} of {COUNT} fool the model, {typical} of them in distribution (three digits and "
-            f"two); {NEEDED_TYPICAL} of these are needed. A model that never saw four digits times one may fail for want "
-            "of examples; where it was trained, a mistake shows how it works. Which products are hard to tell from a "
-            "neighbour?"
+            f"two); {NEEDED_TYPICAL} of these are needed. Where the model never was, it may fail for want of examples; "
+            "where it was trained, a mistake shows how it works. Which products are hard to tell from a neighbour?"
         )
 
 
 def _where_right(tokens: Int[Tensor, "input 16"]) -> str | None:
     typical = int(evidence_task.in_distribution(tokens).sum())
     return (
-        f"The model answers {len(tokens)} of them rightly at every place, {typical} of these in distribution (three "
-        "digits and two)."
+        f"The model answers {len(tokens)} of them rightly at every place, {typical} of these in distribution."
     )
 
 
@@ -96,14 +84,14 @@ counterexamples = ProductCounterexamplesCheck(
 )
 
 
-def _scorer(model: Any, trained: float | None = None) -> CircuitScorer:
+def _scorer(model: Any, trained: float | None = None) -> evidence.CircuitScorer:
     """The share of right digits with everything else resampled."""
     tokens, chance = evidence_task.typical_inputs(100, Generator().manual_seed(15)), evidence_task.CHANCE
-    metric = accuracy(evidence_task, tokens)
-    return CircuitScorer(model, tokens, metric, chance=chance, ablation="resample", trained=trained)
+    metric = evidence.accuracy(evidence_task, tokens)
+    return evidence.CircuitScorer(model, tokens, metric, chance=chance, ablation="resample", trained=trained)
 
 
-def _twin_scorer(trained: float) -> CircuitScorer:
+def _twin_scorer(trained: float) -> evidence.CircuitScorer:
     cfg = bundled_model.get().cfg
     sizes = cfg.n_layers, cfg.d_model, cfg.n_heads, cfg.n_key_value_heads, cfg.d_mlp, cfg.d_vocab
     return _scorer(random_model(*sizes, seed=99, device="cpu"), trained)
@@ -115,17 +103,19 @@ KEPT = {
     2: "9:01 10:0123 11:0123 12:0123 13:013",
     3: "9:2 10:012 11:0123 12:2",
 }
-"""By layer and position the heads that were left when all others had been pruned, those first that cost the right digits
-least: whole layers at a position, then single sites. (The lesson's solution prunes as well, from the map of attention.)"""
+"""Heads by layer and position. The others were pruned, first whole layers at a position, then sites that cost least."""
 
 
-def _pruned_circuit() -> list[Site]:
+def _pruned_circuit() -> list[evidence.Site]:
     """`KEPT` as sites."""
-    cells = [(layer, *cell.split(":")) for layer, kept in KEPT.items() for cell in kept.split()]
-    return [(layer, int(head), int(position)) for layer, position, heads in cells for head in heads]
+    sites = []
+    for layer, kept in KEPT.items():
+        for position, heads in (cell.split(":") for cell in kept.split()):
+            sites += [(layer, int(head), int(position)) for head in heads]
+    return sites
 
 
-circuit = SitesCheck(
+circuit = evidence.SitesCheck(
     "circuit",
     "The sites that do the work",
     core=False,
@@ -143,14 +133,14 @@ circuit = SitesCheck(
 )
 
 
-class ProductExplanationCheck(ExplanationCheck):
+class ProductExplanationCheck(evidence.ExplanationCheck):
     """An explanation scored place by place: see `evidence.score_by_place`."""
 
-    def score(self, value: Any) -> SimulationScore:
+    def score(self, value: Any) -> evidence.SimulationScore:
         """The score of predicted answers, each place counting among the right ones as among the mistakes."""
         return evidence_task.score_by_place(value["answers"], self.pool, value["n_numbers"])
 
-    def _agreement(self, score: SimulationScore) -> str:
+    def _agreement(self, score: evidence.SimulationScore) -> str:
         return (
             f"Score {score.score:.2f}: it agrees with the model on {score.where_wrong:.0%} of the answers that the model "
             f"gets wrong, and on {score.where_right:.0%} of those that it gets right at the same places."

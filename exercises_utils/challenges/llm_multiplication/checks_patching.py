@@ -226,9 +226,7 @@ patch_positions.slips(
     {
         "All positions are patched at once; patch one at a time.": dict(at=lambda p: (ALL, ALL)),
         "All positions up to the one are patched; patch it alone.": dict(at=lambda p: (ALL, slice(p + 1))),
-        "All positions from the one on are patched; patch it alone.": dict(
-            at=lambda p: (ALL, slice(p, None))
-        ),
+        "All positions from there on are patched; patch one.": dict(at=lambda p: (ALL, slice(p, None))),
         "Only the first sequence is patched; patch the whole batch.": dict(at=lambda p: (slice(1), p)),
         "Patched is the stream after the layer, not what is asked for.": dict(activation="resid_post"),
         **WAYS,
@@ -236,8 +234,12 @@ patch_positions.slips(
 )
 
 
-def _head(head: Any, is_pattern: bool) -> Index:
-    return (ALL, head) if is_pattern else (ALL, ALL, head)
+def _head(head: Any, of_pattern: bool) -> Index:
+    return (ALL, head) if of_pattern else (ALL, ALL, head)
+
+
+def _last(head: int, of_pattern: bool) -> Index:
+    return (ALL, head, -1) if of_pattern else (ALL, -1, head)
 
 
 @exercise("Patch one head", core=True, atol=1e-3, rtol=1e-3)
@@ -275,33 +277,19 @@ patch_heads.given(
         _call(1, "q", "one a sequence and place", 1, 8, "head"),
     ]
 )
-COLUMN = "There is a column for each *query* head, but keys and values have `n_key_value_heads`"
+TAKEN = "The number is taken for a {}; a head is `[:, :, head]`, of a pattern `[:, head]`."
 patch_heads.slips(
     {
-        "Positions were patched, as many as there are query heads: a head is `[:, :, head]` of (batch, position, head, "
-        "d_head), and keys and values have `n_key_value_heads`.": dict(
-            at=lambda i, _: (ALL, i), heads="query"
-        ),
-        "The number is used for a position: the axes are (batch, position, head, d_head).": (
-            dict(at=lambda i, _: (ALL, i))
-        ),
-        "The number is used for a position everywhere; a head is `[:, :, head]`, of a pattern `[:, head]`.": (
-            dict(at=lambda i, is_pattern: _head(i, not is_pattern))
-        ),
-        "In the pattern the number is used for a query position; a head of it is `[:, head]`.": (
-            dict(at=lambda i, _: (ALL, ALL, i))
-        ),
-        "All heads are patched at once; patch one at a time.": (
-            dict(at=lambda i, is_pattern: _head(ALL, is_pattern))
-        ),
-        "Only the last position is patched; patch the head at all positions.": (
-            dict(at=lambda i, is_pattern: (ALL, i, -1) if is_pattern else (ALL, -1, i))
-        ),
-        "Only the first sequence is patched; patch the head in the whole batch.": (
-            dict(at=lambda i, is_pattern: (slice(1), *_head(i, is_pattern)[1:]))
-        ),
-        COLUMN + ": give one for each of these, not for each head that reads it.": dict(heads="repeated"),
-        COLUMN + ". The columns after those are 0.": dict(heads="zeros"),
+        "Positions were patched, as many as there are query heads; a head is `[:, :, head]`, and keys and values have only "
+        "`n_key_value_heads`.": dict(at=lambda i, p: (ALL, i), heads="query"),
+        TAKEN.format("position"): dict(at=lambda i, p: (ALL, i)),
+        TAKEN.format("position everywhere"): dict(at=lambda i, p: _head(i, not p)),
+        TAKEN.format("query position of a pattern"): dict(at=lambda i, p: (ALL, ALL, i)),
+        "All heads are patched at once; patch one at a time.": dict(at=lambda i, p: _head(ALL, p)),
+        "Only the last position is patched; patch all.": dict(at=_last),
+        "Only the first sequence is patched; patch all.": dict(at=lambda i, p: (slice(1), *_head(i, p)[1:])),
+        "There is a column for each *query* head that reads one of keys or values.": dict(heads="repeated"),
+        "There is a column for each *query* head; keys and values have fewer (0 here).": dict(heads="zeros"),
         "There is a column for each key/value head; this has query heads.": dict(heads="few"),
         **WAYS,
     }
@@ -320,17 +308,9 @@ def sweep_share(n_layers, n_positions, first, *, layers="from it", positions="fr
     left, run = n_positions - first, n_layers * n_positions
     deep = {"from it": _triangle(n_layers), "after it": _triangle(n_layers - 1), "all": n_layers**2}[layers]
     before = _triangle(n_positions) - _triangle(first)
-    kinds = {
-        "from it": _triangle(left),
-        "after it": _triangle(left - 1),
-        "before": before,
-        "all": left * n_positions,
-    }
-    return (
-        deep
-        * kinds[positions]
-        / {"sweep": run**2, "run": run, "visited": run * n_layers * left, "cell": 1}[per]
-    )
+    wide = {"from it": _triangle(left), "after it": _triangle(left - 1), "all": left * n_positions}
+    cost = {"sweep": run**2, "run": run, "visited": run * n_layers * left, "cell": 1}[per]
+    return deep * wide.get(positions, before) / cost
 
 
 sweep_share.given(
