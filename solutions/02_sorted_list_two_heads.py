@@ -255,8 +255,8 @@ for name, of in {"raw": raw, "processed": model}.items():
 # **Why:** a circuit read from the weights has one scale for all lists. Know the error before you trust the picture.
 #
 # Return the logits at the answer positions if the last LayerNorm divided by one number everywhere: the mean of its
-# scale over lists *and answer positions*. (`resid_post`) / (mean scale) @ `W_U` + `b_U`. Everything before stays as
-# it is. `model` has processed weights.
+# scale over lists *and answer positions*. (`resid_post` of the last layer) / (mean scale) @ `W_U` + `b_U`. Everything
+# before stays as it is. `model` has processed weights.
 #
 # <details><summary>Hint</summary>
 #
@@ -274,7 +274,8 @@ def constant_scale_logits(
     separator = tokens.shape[1] // 2
     _, cache = model.run_with_cache(tokens)
     scale = cache["ln_final.hook_scale"][:, separator:-1].mean()
-    return cache["resid_post", 0][:, separator:-1] / scale @ model.W_U + model.b_U
+    residual = cache["resid_post", model.cfg.n_layers - 1][:, separator:-1]
+    return residual / scale @ model.W_U + model.b_U
     ### END SOLUTION
 
 
@@ -409,12 +410,13 @@ plotting.heatmap_facets(
 # **Why:** the diagonal of that figure in numbers, without sorting anything.
 #
 # For each head of layer 0 and each answer position, return the attention to the place **in the list** (positions $0
-# \dots L-1$) where the right answer stands, averaged over the lists. The numbers of a list are different from each
-# other.
+# \dots L-1$) where the right answer stands, averaged over the lists. If it stands there more than once, add up the
+# attention to all its places.
 #
 # <details><summary>Hint 1</summary>
 #
-# `tokens[:, None, :L] == answers[:, :, None]` is true, for each list and answer, at one place of the list.
+# `tokens[:, None, :L] == answers[:, :, None]` is true, for each list and answer, wherever in the list the answer
+# stands.
 # </details>
 # <details><summary>Hint 2</summary>
 #
@@ -555,7 +557,7 @@ for head, name in enumerate(HEAD_NAMES):
 #
 # **Why:** it turns "one head matters more" into a map of who answers what.
 #
-# The same ablation, one head at a time, with the mean over *all* lists of `tokens`. But average the rise of the
+# The same ablation, one head of layer 0 at a time, with the mean over *all* lists of `tokens`. But average the rise of the
 # cross-entropy separately for each number: entry `[head, t]` is the mean rise, in nats, over all answers (any list,
 # any answer position) whose right answer is `t`. The numbers are all tokens but the last (`SEP`). A number that is
 # never the right answer in `tokens` gets NaN.
@@ -636,7 +638,7 @@ print(
 #
 # **Why:** ablating one head everywhere does not show that the other is enough anywhere. This does.
 #
-# `owner[t]` is a head for each number `t`. At each answer position of each list, the head `owner[right answer]` keeps
+# `owner[t]` is a head of layer 0 for each number `t`. At each answer position of each list, the head `owner[right answer]` keeps
 # its own `z`; every other head's `z` there is replaced by its mean over the lists of `tokens` at that position.
 # Return the logits at the answer positions. Any number of heads. (It uses the right answers, on purpose: it asks what
 # the heads carry, not whether the model could do the choosing.)

@@ -1,881 +1,417 @@
-"""Checks of lesson 02, second half: what the weights say, why heads look where they look, near neighbours.
+"""The checks of lesson 02, sections 4 and 5: what the weights say, why heads look where they look, near neighbours.
 
 This file contains the answers.
 """
 
-import math
-from collections.abc import Callable
-from itertools import groupby, pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from transformer_lens import FactoredMatrix
-from transformer_lens.utilities import get_act_name
+import torch.nn.functional as F
 
-from exercises_utils.challenges.sorted_list_two_heads.checks_common import (
-    CHECKS,
-    FINAL_SCALE,
-    FIRST_SCALE,
-    FOUR_HEADS,
-    LESSON,
-    MODELS,
-    THREE_HEADS,
-    at_answers,
-    length_of,
-    lists,
-    right_answers,
-    seen,
+from exercises_utils.challenges.sorted_list_two_heads import checks_common as ours
+from exercises_utils.checking import Call, Draw, Question, exercise, on_models, then
+
+
+def _weights(model, head, layer, names="QKVO"):
+    """Weight matrices of a head, and the biases of its queries, keys and values."""
+    at = (head[0] if layer is None else layer, head[1])
+    return [getattr(model, f"W_{name}")[at] for name in names], [getattr(model, f"b_{n}")[at] for n in "QKV"]
+
+
+LAYER_0: dict[str, Any] = {"`layer` is not used: this is the head of that number in layer 0.": dict(layer=0)}
+NO_ROOT = "{} not divided by sqrt(d_head): attention divides by it before the softmax."
+WHOLE = "{} divided by d_head; attention divides by its square root."
+ONCE = "{} divided by the scale once; it divides the query and the key, so the scores by its square."
+
+
+# ── 4 · OV and QK ───────────────────────────────────────────────────────────────────────────────────────────
+
+BOTH = {"ov": "source prediction", "qk": "query key"}
+
+
+@exercise("The full OV and QK circuits of a head", core=True, axes=BOTH)
+def head_circuits(
+    model, head, scale, final_scale, *, layer=None, up_to=None, ends="W_U", b_V=0, b_QK=0, direct=0,
+    ov=1, ov_final=1, ov_root=0, qk=2, qk_final=0, root=0.5, of="d_head",
+):  # fmt: skip
+    """From a vector for each token: query, key, value. `ov`, `qk` and the like are powers of what it is divided by."""
+    (W_Q, W_K, W_V, W_O), biases = _weights(model, head, layer)
+    W_E, out = model.W_E[:up_to], {"W_U": model.W_U, "W_E": model.W_E.T}[ends][:, :up_to]
+    values = W_E / scale**ov @ W_V + b_V * biases[2]
+    logits = values @ (W_O @ out) / (final_scale**ov_final * model.cfg.d_head**ov_root)
+    q, k = W_E / scale ** (qk / 2) @ W_Q + b_QK * biases[0], W_E / scale ** (qk / 2) @ W_K + b_QK * biases[1]
+    scores = torch.einsum("qh,kh->qk", q, k) / (final_scale**qk_final * getattr(model.cfg, of) ** root)
+    return logits + direct * W_E @ out / final_scale, scores
+
+
+def _scale(draw):
+    return (1.3, 0.6, 1.7)[draw.index]
+
+
+head_circuits.given(
+    on_models(ours.FAMILY, head=Draw.head, scale=_scale, final_scale=lambda draw: (2.1, 0.9, 2.3)[draw.index])
 )
-from exercises_utils.checking import Case, Check
-
-# ── owners ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _number_ranges(owner: Tensor) -> dict[int, list[tuple[int, int]]]:
-    ranges: dict[int, list[tuple[int, int]]] = {}
-    for head, run in groupby(enumerate(owner.tolist()), key=lambda pair: pair[1]):
-        numbers = [number for number, _ in run]
-        ranges.setdefault(head, []).append((numbers[0], numbers[-1]))
-    return ranges
-
-
-def _number_ranges_cases() -> list[Case]:
-    cases = []
-    for owner in (
-        [0, 0, 1, 0],
-        [1, 1, 1, 0, 0, 2, 2, 1, 0, 0, 0, 3],
-        [2, 2, 2, 2, 2],
-        [0, 1, 0, 1, 1, 1, 0],
-    ):
-        owners = torch.tensor(owner)
-        right = _number_ranges(owners)
-        heads = sorted(right)
-        everything = {head: [n for n, one in enumerate(owner) if one == head] for head in heads}
-        cuts = [0, *[n for n, (a, b) in enumerate(pairwise(owner), 1) if a != b], len(owner)]
-        runs = [(a, b - 1, owner[a]) for a, b in pairwise(cuts)]
-        cases.append(
-            Case(
-                f"owners {owner}",
-                (owners,),
-                right,
-                mistakes={
-                    "The end of a range is the number after its last; give the last number itself.": {
-                        head: [(a, b + 1) for a, b in found] for head, found in right.items()
-                    },
-                    "Each head has one range from its first to its last number, over those of other heads; give "
-                    "its runs.": {head: [(n[0], n[-1])] for head, n in everything.items()},
-                    "These are all numbers of each head; give the first and the last of each run.": everything,
-                    "Runs of a single number are left out; they are ranges (n, n).": {
-                        head: kept
-                        for head, found in right.items()
-                        if (kept := [(a, b) for a, b in found if a != b])
-                    },
-                    "A run of a single number is given as that number; write (n, n).": {
-                        head: [(a, b) if a != b else a for a, b in found] for head, found in right.items()
-                    },
-                    "The last run is missing: after the loop, the run that is still open has to be added.": {
-                        head: kept
-                        for head in heads
-                        if (kept := [(a, b) for a, b, one in runs[:-1] if one == head])
-                    },
-                    "Only the last run of each head is kept; add each to a list.": {
-                        head: found[-1:] for head, found in right.items()
-                    },
-                    "Only the first run of each head is kept; add each to a list.": {
-                        head: found[:1] for head, found in right.items()
-                    },
-                    "The keys are tensors; write `int(head)`.": {
-                        str(torch.tensor(head)): found for head, found in right.items()
-                    },
-                    "The keys are texts; write `int(head)`.": {
-                        str(head): found for head, found in right.items()
-                    },
-                    "Heads that own nothing have an entry; leave them out.": {
-                        head: right.get(head, []) for head in range(max(heads) + 1)
-                    },
-                    "A range is its first number and its length; give its first and its last number.": {
-                        head: [(a, b - a + 1) for a, b in found] for head, found in right.items()
-                    },
-                },
-            )
-        )
-    return cases
-
-
-number_ranges = CHECKS.add(
-    Check(
-        "number_ranges",
-        "Owners as ranges",
-        core=False,
-        cases=_number_ranges_cases,
-        reference=_number_ranges,
-    )
+head_circuits.slips(
+    {
+        "`ov` lacks the final scale: divide by `scale` and by `final_scale`.": dict(ov_final=0),
+        "`ov` lacks the scale before the head: divide by `scale` and by `final_scale`.": dict(ov=0),
+        "`ov` is divided by `scale` twice; one of the two is `final_scale`.": dict(ov=2, ov_final=0),
+        "`ov` is not divided by the scales; divide by `scale * final_scale`.": dict(ov=0, ov_final=0),
+        "`ov` is divided by sqrt(d_head); that belongs to the scores only.": dict(ov_root=0.5),
+        "The biases b_V are in `ov`; the exercise leaves biases out.": dict(b_V=1),
+        "The direct path W_E W_U is in `ov`; the head's part alone is asked for.": dict(direct=1),
+        "`ov` ends with W_E^T; what a head writes is read by W_U.": dict(ends="W_E"),
+        NO_ROOT.format("`qk` is"): dict(root=0),
+        WHOLE.format("`qk` is"): dict(root=1),
+        "`qk` is divided by sqrt(d_model); the width of a head is d_head.": dict(of="d_model"),
+        ONCE.format("`qk` is"): dict(qk=1),
+        "`qk` is not divided by the scale; divide by its square.": dict(qk=0),
+        "`qk` is divided by `scale * final_scale`; queries and keys are both read after the first LayerNorm: "
+        "divide by `scale ** 2`.": dict(qk=1, qk_final=1),
+        "The biases b_Q and b_K are in `qk`; the exercise leaves biases out.": dict(b_QK=1),
+        "The two come in the other order: return ov, then qk.": then(lambda right: right[::-1]),
+        "SEP is left out; return all tokens.": dict(up_to=-1),
+        "SEP's rows are left out; return all tokens.": then(lambda right: tuple(part[:-1] for part in right)),
+        "The LayerNorm scales are forgotten.": dict(ov=0, ov_final=0, qk=0),
+        "You multiplied by the scales; LayerNorm divides by them.": dict(ov=-1, ov_final=-1, qk=-2),
+        **LAYER_0,
+    }
 )
 
 
-# ── OV and QK ───────────────────────────────────────────────────────────────────────────────────────────────
+@exercise("Which head can copy which number", core=False, axes="number")
+def copying_head(ov, *, less="largest", along="predictions", sep=None, answers=-1, returned="head"):
+    """Number by number, in a loop over heads."""
+    margins = torch.zeros(len(ov), ov.shape[1] + answers)
+    for head, table in enumerate(ov if along == "predictions" else ov.transpose(1, 2)):
+        for n in range(margins.shape[1]):
+            row = table[n, : None if sep else -1]
+            rest = torch.cat([row[:n], row[n + 1 :]])
+            others = {"mean": rest.mean(), "none": 0, "itself": row.max(), "0": rest.max().clamp(min=0)}
+            margins[head, n] = row[n] - others.get(less, rest.max())
+    columns = [column.tolist() for column in margins.T]
+    others = {
+        "worst": margins.argmin(0),
+        "size": margins.abs().argmax(0),
+        "last": len(ov) - 1 - margins.flip(0).argmax(0),
+        "margins": margins,
+        "largest margin": margins.amax(0),
+        "number": margins.argmax(1),
+    }
+    return others.get(returned, torch.tensor([column.index(max(column)) for column in columns]))
 
 
-def _head_circuits(
-    model: Any, head: tuple[int, int], scale: float, final_scale: float
-) -> tuple[Float[Tensor, "source prediction"], Float[Tensor, "query key"]]:
-    layer, index = head
-    W_OV = FactoredMatrix(model.W_V[layer, index], model.W_O[layer, index])
-    W_QK = FactoredMatrix(model.W_Q[layer, index], model.W_K[layer, index].T)
-    ov = (model.W_E @ W_OV @ model.W_U).AB / (scale * final_scale)
-    qk = (model.W_E @ W_QK @ model.W_E.T).AB / (scale * scale * model.cfg.d_head**0.5)
-    return ov, qk
-
-
-def _head_circuits_cases() -> list[Case]:
-    cases = []
-    for name, head, scale, final_scale in (
-        (LESSON, (0, 0), 1.3, 2.1),
-        (LESSON, (0, 1), 0.7, 1.6),
-        (THREE_HEADS, (0, 2), 0.6, 0.9),
-        (FOUR_HEADS, (0, 1), 1.7, 2.3),
-    ):
-        fresh = MODELS[name]
-        model = fresh.get()
-        ov, qk = _head_circuits(model, head, scale, final_scale)
-        root, (layer, index) = model.cfg.d_head**0.5, head
-        W_E, W_V, W_O = model.W_E, model.W_V[layer, index], model.W_O[layer, index]
-        key_bias = (W_E / scale @ model.W_Q[layer, index] + model.b_Q[layer, index]) @ (
-            W_E / scale @ model.W_K[layer, index] + model.b_K[layer, index]
-        ).T
-        value_bias = (W_E / scale @ W_V + model.b_V[layer, index]) @ W_O @ model.W_U / final_scale
-        numbers = slice(0, -1)
-        # The mistakes of one of the two, each with the other one right; and those of both together.
-        in_ov = {
-            "`ov` is divided by one scale only: by `scale`, before the head, and by `final_scale`, before the "
-            "unembedding. The final one is missing.": ov * final_scale,
-            "`ov` is divided by `final_scale` only; divide by `scale` as well, the one before the head.": ov
-            * scale,
-            "`ov` is divided by `scale` twice; once by `scale` and once by `final_scale`.": ov
-            * final_scale
-            / scale,
-            "`ov` is not divided by the scales; divide by `scale * final_scale`.": ov * scale * final_scale,
-            "`ov` is divided by sqrt(d_head); that belongs to the scores only.": ov / root,
-            "`ov` is transposed: the source token is the row, the prediction the column.": ov.T,
-            "`ov` has the softmax in it; return logits.": ov.softmax(-1),
-            "The biases b_V are in `ov`; the exercise leaves biases out.": value_bias,
-            "b_U is in `ov`; the exercise leaves biases out.": ov + model.b_U,
-            "The direct path W_E W_U is in `ov`; the head's part alone is asked for.": ov
-            + W_E @ model.W_U / final_scale,
-            "`ov` ends with W_E^T; what a head writes is read by W_U.": W_E
-            @ W_V
-            @ W_O
-            @ W_E.T
-            / (scale * final_scale),
-        }
-        in_qk = {
-            "`qk` is not divided by sqrt(d_head): attention divides by it before the softmax.": qk * root,
-            "`qk` is divided by d_head; attention divides by its square root.": qk / root,
-            "`qk` is divided by sqrt(d_model); the width of a head is d_head.": qk
-            * root
-            / model.cfg.d_model**0.5,
-            "The scale is used once in `qk`; it divides the query and the key, so the scores by its square.": qk
-            * scale,
-            "`qk` is not divided by the scale; divide by its square.": qk * scale**2,
-            "`qk` is divided by `scale * final_scale`; query and key are both read after the first LayerNorm: divide "
-            "by `scale ** 2`.": qk * scale / final_scale,
-            "`qk` is transposed: the query is the row, the key the column.": qk.T,
-            "The biases b_Q and b_K are in `qk`; the exercise leaves biases out.": key_bias / root,
-            "`qk` has a softmax in it; return scores.": qk.softmax(-1),
-        }
-        cases.append(
-            Case(
-                f"{name}, head {layer}.{index}",
-                (fresh, head, scale, final_scale),
-                (ov, qk),
-                axes=("ov", "qk"),
-                mistakes={
-                    **{message: (wrong, qk) for message, wrong in in_ov.items()},
-                    **{message: (ov, wrong) for message, wrong in in_qk.items()},
-                    "The two come in the other order: return ov, then qk.": (qk, ov),
-                    "SEP is left out; return all tokens.": (ov[numbers, numbers], qk[numbers, numbers]),
-                    "SEP's rows are left out; return all tokens.": (ov[numbers], qk[numbers]),
-                    "The LayerNorm scales are forgotten.": (ov * scale * final_scale, qk * scale**2),
-                    "The scales and the root of d_head are forgotten.": (
-                        ov * scale * final_scale,
-                        qk * scale**2 * root,
-                    ),
-                    "You multiplied by the scales; LayerNorm divides by them.": (
-                        ov * (scale * final_scale) ** 2,
-                        qk * scale**4,
-                    ),
-                },
-            )
-        )
-    return cases
-
-
-head_circuits = CHECKS.add(
-    Check(
-        "head_circuits",
-        "The full OV and QK circuits of a head",
-        core=True,
-        cases=_head_circuits_cases,
-        reference=_head_circuits,
-    )
-)
-
-
-def _copying_head(ov: Tensor) -> Int[Tensor, " number"]:
-    heads = []
-    n_numbers = ov.shape[1] - 1
-    for number in range(n_numbers):
-        margins = []
-        for of_head in ov.tolist():
-            row = of_head[number][:n_numbers]
-            margins.append(row[number] - max(value for u, value in enumerate(row) if u != number))
-        heads.append(margins.index(max(margins)))
-    return torch.tensor(heads)
-
-
-def _margins(ov: Tensor, across: int = 2) -> Float[Tensor, "head number"]:
-    """The diagonal minus the largest of the others, along the predictions (2) or along the sources (1)."""
-    diagonal = ov.diagonal(dim1=1, dim2=2)
-    others = ov.clone()
-    others.diagonal(dim1=1, dim2=2).fill_(-math.inf)
-    return diagonal - others.max(across).values
-
-
-def _copying_head_cases() -> list[Case]:
-    cases = []
-    for i, (n_heads, n_numbers) in enumerate(((2, 14), (3, 23), (4, 40))):
+def _tables():
+    """Random tables whose diagonal is more or less raised: one with ties, one in which half of the rows are negative."""
+    calls = []
+    for i, (n_heads, n_numbers) in enumerate(((2, 14), (3, 23), (4, 60))):
         generator = torch.Generator().manual_seed(20 + i)
         ov = 2 * torch.randn(n_heads, n_numbers + 1, n_numbers + 1, generator=generator)
-        ov.diagonal(dim1=1, dim2=2).add_(1.0)
-        ov[:, :, -1] += 3.0  # SEP as a prediction
-        ov[:, :, -1] *= torch.rand(n_heads, n_numbers + 1, generator=generator)
-        if i == 1:
-            ov = ov.round()  # with ties between heads
-        if i == 2:
-            ov[:, ::2] -= 12.0  # rows in which no logit is positive
-        right = _copying_head(ov)
-        numbers = ov[:, :-1, :-1]
-        margins, every = _margins(numbers), ov.diagonal(dim1=1, dim2=2)[:, :-1]
-        others_mean = (numbers.sum(-1) - every) / (n_numbers - 1)
-        cases.append(
-            Case(
-                f"circuits of {n_heads} heads and {n_numbers} numbers",
-                (ov,),
-                right,
-                axes=("number",),
-                mistakes={
-                    "You compare the diagonal alone; a head may raise all its predictions. Subtract the largest of the "
-                    "other numbers' logits.": every.argmax(0),
-                    "SEP is among the other predictions; leave out the last column.": _margins(ov)[
-                        :, :-1
-                    ].argmax(0),
-                    "The other entries are taken along the sources; take the other predictions of the same source, "
-                    "along the last axis.": _margins(numbers, 1).argmax(0),
-                    "This is the head with the smallest margin; take the largest.": margins.argmin(0),
-                    "The mean of the other predictions is subtracted; subtract the largest.": (
-                        every - others_mean
-                    ).argmax(0),
-                    "The diagonal itself is among the others, so that a margin is never above 0; leave it out.": (
-                        every - numbers.max(-1).values
-                    ).argmax(0),
-                    "The diagonal is put to 0, which is larger than any negative logit; put minus infinity there.": (
-                        every
-                        - numbers.masked_fill(torch.eye(n_numbers, dtype=torch.bool), 0.0).max(-1).values
-                    ).argmax(0),
-                    "The sizes are compared, without their sign; a negative margin is no copying.": margins.abs().argmax(
-                        0
-                    ),
-                    "SEP has an answer as well; numbers only.": _margins(ov).argmax(0),
-                    "These are the margins; return the head with the largest for each number.": margins,
-                    "This is the largest margin of each number; return the head that has it.": margins.max(
-                        0
-                    ).values,
-                    "This is, for each head, the number that it copies best; return a head for each number.": margins.argmax(
-                        1
-                    ),
-                    "At a tie the last head is taken; take the lowest.": n_heads
-                    - 1
-                    - margins.flip(0).argmax(0),
-                },
-            )
-        )
-    return cases
+        ov.diagonal(dim1=1, dim2=2).add_(8 * torch.rand(n_heads, n_numbers + 1, generator=generator))
+        ov[:, :, -1] += 3 * torch.rand(n_heads, n_numbers + 1, generator=generator)  # SEP as a prediction
+        ov = ov.round() if i == 1 else ov
+        ov[:, ::2] -= 12.0 * (i == 2)
+        calls.append(Call(f"circuits of {n_heads} heads and {n_numbers} numbers", dict(ov=ov)))
+    return calls
 
 
-copying_head = CHECKS.add(
-    Check(
-        "copying_head",
-        "Which head can copy which number",
-        core=False,
-        cases=_copying_head_cases,
-        reference=_copying_head,
-    )
+copying_head.given(_tables)
+copying_head.slips(
+    {
+        "You compare the diagonal alone; a head may raise all its predictions. Subtract the largest of the "
+        "other numbers' logits.": dict(less="none"),
+        "SEP is among the other predictions; leave out the last column.": dict(sep=True),
+        "The other entries are taken along the sources; take those of the same source, along the last "
+        "axis.": dict(along="sources"),
+        "This is the head with the smallest margin; take the largest.": dict(returned="worst"),
+        "The mean of the other predictions is subtracted; subtract the largest.": dict(less="mean"),
+        "The diagonal is among the others, so no margin is above 0; leave it out.": dict(less="itself"),
+        "The diagonal is put to 0, larger than a negative logit; put minus infinity there.": dict(less="0"),
+        "The sizes are compared, without their sign; a negative margin is no copying.": dict(returned="size"),
+        "SEP has an answer as well; numbers only.": dict(sep=True, answers=0),
+        "These are the margins; return the head with the largest for each number.": dict(returned="margins"),
+        "This is the largest margin of each number; return its head.": dict(returned="largest margin"),
+        "This is the number that each head copies best; return a head for each.": dict(returned="number"),
+        "At a tie the last head is taken; take the lowest.": dict(returned="last"),
+    }
 )
 
 
-def _with_pattern(model: Any, tokens: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """The logits at the answer positions with another pattern, by way of z = pattern times values."""
-    pattern, values = seen(model, tokens, "pattern", "v")
-    new = torch.einsum("bhqk,bkhd->bqhd", change(pattern), values)
-    with model.hooks(fwd_hooks=[(get_act_name("z", 0), lambda z, hook: new)]):
-        return at_answers(model(tokens), tokens)
+@exercise("One pattern for all heads", core=False, axes="list answer vocabulary")
+def shared_pattern(model, tokens, giver, *, share="giver", by="pattern", layer=0, everywhere=False):
+    """By z, the product of patterns and values."""
+    pattern, values = ours.seen(model, tokens, "pattern", "v", layer=layer)
+    given = pattern[:, [giver]]
+    others = {
+        "nothing": pattern,
+        "exchanged": pattern.flip(1),
+        "mean": pattern.mean(1, keepdim=True),
+        "others off": pattern * F.one_hot(torch.tensor(giver), model.cfg.n_heads)[:, None, None],
+        "first list": given[:1],
+        "mean of lists": given.mean(0, keepdim=True),
+    }
+    new = others.get(share, given).expand_as(pattern)
+    values = values if by == "pattern" else values[:, :, [giver]].expand_as(values)
+    z = torch.einsum("bhqk,bkhd->bqhd", new, values)
+    logits = ours.run_with(model, tokens, "z", lambda _: z, layer)
+    return logits if everywhere else ours.at_answers(logits, tokens)
 
 
-def _shared_pattern(model: Any, tokens: Tensor, giver: int) -> Float[Tensor, "batch answer d_vocab_out"]:
-    return _with_pattern(
-        model, tokens, lambda pattern: torch.stack([pattern[:, giver]] * pattern.shape[1], 1)
-    )
-
-
-def _shared_pattern_cases() -> list[Case]:
-    cases = []
-    for name, giver in ((LESSON, 0), (LESSON, 1), (THREE_HEADS, 1), (FOUR_HEADS, 3)):
-        fresh = MODELS[name]
-        model = fresh.get()
-        tokens = lists(model, 5, seed=12)
-        right = _shared_pattern(model, tokens, giver)
-
-        def instead(
-            change: Callable[[Tensor], Tensor], fresh: Any = fresh, tokens: Tensor = tokens
-        ) -> Callable[[], Tensor]:
-            return lambda: _with_pattern(fresh.get(), tokens, change)
-
-        def zero_values(fresh: Any = fresh, tokens: Tensor = tokens, giver: int = giver) -> Tensor:
-            def put(z: Tensor, hook: Any) -> Tensor:
-                return z[:, :, giver : giver + 1].expand_as(z)
-
-            model = fresh.get()
-            with model.hooks(fwd_hooks=[(get_act_name("z", 0), put)]):
-                return at_answers(model(tokens), tokens)
-
-        def others_off(pattern: Tensor, giver: int = giver) -> Tensor:
-            kept = torch.zeros_like(pattern)
-            kept[:, giver] = pattern[:, giver]
-            return kept
-
-        def first_list(pattern: Tensor, giver: int = giver) -> Tensor:
-            return pattern[:1, giver : giver + 1].expand_as(pattern)
-
-        def mean_of_lists(pattern: Tensor, giver: int = giver) -> Tensor:
-            return pattern[:, giver : giver + 1].mean(0, keepdim=True).expand_as(pattern)
-
-        cases.append(
-            Case(
-                f"{name}, head {giver} gives",
-                (fresh, tokens, giver),
-                right,
-                axes=("list", "answer", "vocabulary"),
-                mistakes={
-                    "Nothing is shared: these are the model's own logits.": at_answers(model(tokens), tokens),
-                    "Always head 0 gives; use `giver`.": instead(
-                        lambda pattern: pattern[:, :1].expand_as(pattern)
-                    ),
-                    "The patterns are exchanged between the heads; the giver keeps its own as well.": instead(
-                        lambda pattern: pattern.flip(1)
-                    ),
-                    "All heads use the mean of the patterns; they use the giver's.": instead(
-                        lambda pattern: pattern.mean(1, keepdim=True).expand_as(pattern)
-                    ),
-                    "The other heads are switched off; they go on with the giver's pattern and their own values.": instead(
-                        others_off
-                    ),
-                    "All heads got the giver's output `z`; they share the pattern, each with its own values.": zero_values,
-                    "Every list got the first one's pattern; each has its own.": instead(first_list),
-                    "Every list got the mean pattern; each has its own.": instead(mean_of_lists),
-                    "All positions are in it; return the answer positions only.": (
-                        lambda fresh=fresh, tokens=tokens, giver=giver: _all_positions(
-                            fresh.get(), tokens, giver
-                        )
-                    ),
-                },
-            )
-        )
-    return cases
-
-
-def _all_positions(model: Any, tokens: Tensor, giver: int) -> Tensor:
-    def put(pattern: Tensor, hook: Any) -> Tensor:
-        return pattern[:, giver : giver + 1].expand_as(pattern)
-
-    with model.hooks(fwd_hooks=[(get_act_name("pattern", 0), put)]):
-        return model(tokens)
-
-
-shared_pattern = CHECKS.add(
-    Check(
-        "shared_pattern",
-        "One pattern for all heads",
-        core=False,
-        cases=_shared_pattern_cases,
-        reference=_shared_pattern,
-    )
+shared_pattern.given(
+    on_models(ours.FAMILY, tokens=ours.lists, giver=lambda draw: draw.head()[1], lesson_batch=6)
+)
+shared_pattern.slips(
+    {
+        "Nothing is shared: these are the model's own logits.": dict(share="nothing"),
+        "The patterns are exchanged between the heads; the giver keeps its own.": dict(share="exchanged"),
+        "All heads use the mean of the patterns; they use the giver's.": dict(share="mean"),
+        "The other heads are switched off; they go on with the giver's pattern.": dict(share="others off"),
+        "All heads got the giver's output `z`; each keeps its own values.": dict(by="z"),
+        "Every list got the first one's pattern; each has its own.": dict(share="first list"),
+        "Every list got the mean pattern; each has its own.": dict(share="mean of lists"),
+        "The heads of the last layer share; those of layer 0 do.": dict(layer=-1),
+        ours.EVERYWHERE: dict(everywhere=True),
+    }
 )
 
 
-# ── where the heads look ────────────────────────────────────────────────────────────────────────────────────
+@exercise("A token's scores for every number", core=False, axes="number")
+def key_scores(
+    model, head, query, position, *, layer=None, norm="own", eps=None, b_Q=1, b_K=1, root=0.5, moved=1,
+    keys_at="list", sep=False, exchanged=False,
+):  # fmt: skip
+    """With LayerNorm's scale as a standard deviation: the embeddings' means are 0."""
+    (W_Q, W_K), biases = _weights(model, head, layer, "QK")
+    n, W_pos = model.cfg.n_ctx // 2, model.W_pos
+    places = {"list": W_pos[:n], "all": W_pos, "SEP": W_pos[: n + 1], "first": W_pos[:1], "none": 0 * W_pos}
+    place = W_pos[:n, None] if keys_at == "each" else places[keys_at].mean(0)
+    asks, keys = model.W_E[query] + moved * W_pos[position], model.W_E[: None if sep else -1] + place
+    asks, keys = (keys, asks[None]) if exchanged else (asks, keys)
+    of = [x.var(-1, correction=0, keepdim=True) for x in (asks, asks if norm == "query" else keys)]
+    scales = [1.0 if norm is None else (v + (model.cfg.eps if eps is None else eps)).sqrt() for v in of]
+    q, k = asks / scales[0] @ W_Q + b_Q * biases[0], keys / scales[1] @ W_K + b_K * biases[1]
+    scores = (q * k).sum(-1) / model.cfg.d_head**root
+    return scores.mean(0) if keys_at == "each" else scores
 
 
-def _scores_of(model: Any, head: tuple[int, int], query: Tensor, keys: Tensor) -> Tensor:
-    """The model's own scores of a residual stream `query` (d_model) to others `keys` (key, d_model)."""
-    layer, index = head
-    stream = torch.stack([keys, query.expand_as(keys)], dim=1)
-    put = [("blocks.0.hook_resid_pre", lambda resid, hook: stream)]
-    with model.hooks(fwd_hooks=put):
-        (scores,) = seen(model, torch.zeros(len(keys), 2, dtype=torch.long), "attn_scores")
-    return scores[:, index, 1, 0]
+def _anywhere(draw):
+    """A sorted number, a number of the list, SEP."""
+    return (14, 3, 6)[draw.index]
 
 
-def _key_scores(model: Any, head: tuple[int, int], query: int, position: int) -> Float[Tensor, " number"]:
-    n = (model.cfg.n_ctx - 1) // 2
-    keys = model.W_E[:-1] + model.W_pos[:n].mean(0)
-    return _scores_of(model, head, model.W_E[query] + model.W_pos[position], keys)
+key_scores.given(
+    on_models(ours.FAMILY, head=Draw.head, query=lambda draw: (25, 40, 25)[draw.index], position=_anywhere),
+    on_models(ours.FAMILY, head=(0, 0), query=7, position=lambda draw: (18, 22, 9)[draw.index]),
+)
+PLACES = "The keys {}; add the mean of W_pos over the list's positions, the first L."
+key_scores.slips(
+    {
+        NO_ROOT.format("The scores are"): dict(root=0),
+        WHOLE.format("The scores are"): dict(root=1),
+        "The biases b_Q and b_K are missing.": dict(b_Q=0, b_K=0),
+        "The query's bias b_Q is missing.": dict(b_Q=0),
+        "The keys' bias b_K is missing.": dict(b_K=0),
+        "The LayerNorm is missing: divide the query and every key by its own scale.": dict(norm=None),
+        "The keys are divided by the query's scale; every key has its own.": dict(norm="query"),
+        ours.EPSILON: dict(eps=1e-5),
+        "The epsilon is missing: add `model.cfg.eps` before the root.": dict(eps=0),
+        "The position is missing from the query: add W_pos[position].": dict(moved=0),
+        PLACES.format("have no positions, which are missing from the keys"): dict(keys_at="none"),
+        PLACES.format("have the mean over all positions"): dict(keys_at="all"),
+        PLACES.format("have the mean over the first L + 1 positions, SEP's included"): dict(keys_at="SEP"),
+        PLACES.format("stand at position 0"): dict(keys_at="first"),
+        "The mean is over the scores at each place; take it of W_pos, and score once.": dict(keys_at="each"),
+        "SEP is among the keys; return numbers only.": dict(sep=True),
+        "Query and key are exchanged: here the numbers of the list ask.": dict(exchanged=True),
+        **LAYER_0,
+    }
+)
 
 
-def _by_matrices(
-    model: Any,
-    head: tuple[int, int],
-    query: Tensor,
-    keys: Tensor,
+@exercise("What a position asks for", core=False, axes="position key")
+def position_key_scores(
+    model, head, scale, *, layer=None, sides="position token", by="QK", power=2, root=0.5, bias=0, rows="all"
+):
+    """With one bilinear form for the two matrices."""
+    (W_Q, W_K), (b_Q, b_K, _) = _weights(model, head, layer, by)
+    asks, keys = ({"position": model.W_pos, "token": model.W_E}[side] for side in sides.split())
+    n, scale = model.cfg.n_ctx // 2, scale ** (power / 2)
+    asks = {"all": asks, "answers": asks[n : 2 * n], "list": asks[:n]}[rows] / scale
+    biases = (asks @ W_Q @ b_K)[:, None] + keys / scale @ W_K @ b_Q + b_Q @ b_K
+    return (asks @ (W_Q @ W_K.T) @ keys.T / scale + bias * biases) / model.cfg.d_head**root
+
+
+position_key_scores.given(on_models(ours.FAMILY, head=Draw.head, scale=_scale))
+position_key_scores.slips(
+    {
+        NO_ROOT.format("The scores are"): dict(root=0),
+        WHOLE.format("The scores are"): dict(root=1),
+        ONCE.format("The scores are"): dict(power=1),
+        "The LayerNorm scale is forgotten: divide both sides by it.": dict(power=0),
+        "You multiplied by the scale; divide by it, on both sides.": dict(power=-2),
+        "Here the token asks. W_pos goes through W_Q, W_E through W_K.": dict(sides="token position"),
+        "Query and key are exchanged: W_pos goes through W_Q, W_E through W_K.": dict(by="KQ"),
+        "These are positions on both sides; the keys are tokens, W_E.": dict(sides="position position"),
+        "These are tokens on both sides; the queries are positions, W_pos.": dict(sides="token token"),
+        "The biases b_Q and b_K are in it; the exercise leaves them out.": dict(bias=1),
+        "SEP is left out; return all tokens.": then(lambda right: right[:, :-1]),
+        "Only the answer positions are there; return all positions.": dict(rows="answers"),
+        "Only the list's positions are there; return all positions.": dict(rows="list"),
+        **LAYER_0,
+    }
+)
+
+
+@exercise("Take the direct path away", core=False, axes="list answer vocabulary")
+def without_direct_path(
+    model,
+    tokens,
     *,
-    biases: bool = True,
-    query_bias: bool = True,
-    key_bias: bool = True,
-    normalised: bool = True,
-) -> Tensor:
-    layer, index = head
-
-    def scale(x: Tensor) -> Tensor:
-        return (x.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt() if normalised else torch.ones(1)
-
-    q = query / scale(query) @ model.W_Q[layer, index] + (biases and query_bias) * model.b_Q[layer, index]
-    k = keys / scale(keys) @ model.W_K[layer, index] + (biases and key_bias) * model.b_K[layer, index]
-    return k @ q / model.cfg.d_head**0.5
-
-
-def _key_scores_cases() -> list[Case]:
-    cases = []
-    for name, head, query, position in (
-        (LESSON, (0, 0), 25, 14),
-        (LESSON, (0, 1), 40, 18),
-        (THREE_HEADS, (0, 2), 5, 6),
-        (FOUR_HEADS, (0, 1), 16, 7),
-    ):
-        fresh = MODELS[name]
-        model = fresh.get()
-        right = _key_scores(model, head, query, position)
-        root, (layer, index) = model.cfg.d_head**0.5, head
-        n = (model.cfg.n_ctx - 1) // 2
-        of_places = model.W_pos[:n].mean(0)
-        asked, keys = model.W_E[query] + model.W_pos[position], model.W_E[:-1] + of_places
-        all_keys = model.W_E + of_places
-        asked_scale = (asked.pow(2).mean() + model.cfg.eps).sqrt()
-        one_scale = (asked / asked_scale) @ model.W_Q[layer, index] + model.b_Q[layer, index]
-        one_scale = (keys / asked_scale @ model.W_K[layer, index] + model.b_K[layer, index]) @ one_scale
-        mean_of_scores = torch.stack(
-            [_by_matrices(model, head, asked, model.W_E[:-1] + model.W_pos[p]) for p in range(n)]
-        ).mean(0)
-        cases.append(
-            Case(
-                f"{name}, head {layer}.{index}, token {query} at position {position}",
-                (fresh, head, query, position),
-                right,
-                axes=("number",),
-                mistakes={
-                    "The scores are not divided by sqrt(d_head).": right * root,
-                    "The scores are divided by d_head; attention divides by its square root.": right / root,
-                    "The biases b_Q and b_K are missing.": _by_matrices(
-                        model, head, asked, keys, biases=False
-                    ),
-                    "The query's bias b_Q is missing.": _by_matrices(
-                        model, head, asked, keys, query_bias=False
-                    ),
-                    "The keys' bias b_K is missing.": _by_matrices(model, head, asked, keys, key_bias=False),
-                    "The LayerNorm is missing: divide the query and every key by its own scale.": _by_matrices(
-                        model, head, asked, keys, normalised=False
-                    ),
-                    "LayerNorm and biases are missing.": _by_matrices(
-                        model, head, asked, keys, normalised=False, biases=False
-                    ),
-                    "The keys are divided by the query's scale; every key has a scale of its own.": one_scale
-                    / root,
-                    "The positions are missing from the keys: add the mean of W_pos over the list's positions.": (
-                        _by_matrices(model, head, asked, model.W_E[:-1])
-                    ),
-                    "The position is missing from the query: add W_pos[position].": _by_matrices(
-                        model, head, model.W_E[query], keys
-                    ),
-                    "The positions are missing, from the query and from the keys.": _by_matrices(
-                        model, head, model.W_E[query], model.W_E[:-1]
-                    ),
-                    "The keys have the mean of W_pos over all positions; numbers of the list stand at the first L.": (
-                        _by_matrices(model, head, asked, model.W_E[:-1] + model.W_pos.mean(0))
-                    ),
-                    "The keys have the mean of W_pos over the first L + 1 positions, SEP's included; the list has L.": (
-                        _by_matrices(model, head, asked, model.W_E[:-1] + model.W_pos[: n + 1].mean(0))
-                    ),
-                    "The keys stand at position 0; take the mean of W_pos over the list's positions.": _by_matrices(
-                        model, head, asked, model.W_E[:-1] + model.W_pos[0]
-                    ),
-                    "The scores are averaged over the places of the list; add the mean of W_pos to the key first, and "
-                    "score once.": mean_of_scores,
-                    "A softmax has been taken; return the scores.": right.softmax(-1),
-                    "SEP is among the keys; return numbers only.": _by_matrices(model, head, asked, all_keys),
-                    "The score of the query to itself is what you return; the keys are the numbers.": _by_matrices(
-                        model, head, asked, asked[None]
-                    ),
-                    "Query and key are exchanged: these are the scores that the numbers of the list give to the "
-                    "query.": torch.stack([_by_matrices(model, head, key, asked[None])[0] for key in keys]),
-                },
-            )
-        )
-    return cases
-
-
-key_scores = CHECKS.add(
-    Check(
-        "key_scores",
-        "A token's scores for every number",
-        core=False,
-        cases=_key_scores_cases,
-        reference=_key_scores,
-    )
-)
-
-
-def _position_key_scores(
-    model: Any, head: tuple[int, int], scale: float
-) -> Float[Tensor, "query_position key_token"]:
-    layer, index = head
-    W_QK = FactoredMatrix(model.W_Q[layer, index], model.W_K[layer, index].T)
-    return (model.W_pos @ W_QK @ model.W_E.T).AB / (scale * scale * model.cfg.d_head**0.5)
-
-
-def _position_key_scores_cases() -> list[Case]:
-    cases = []
-    for name, head, scale in (
-        (LESSON, (0, 0), 1.4),
-        (LESSON, (0, 1), 0.8),
-        (THREE_HEADS, (0, 2), 0.6),
-        (FOUR_HEADS, (0, 1), 1.7),
-    ):
-        fresh = MODELS[name]
-        model = fresh.get()
-        right, root = _position_key_scores(model, head, scale), model.cfg.d_head**0.5
-        layer, index = head
-        W_Q, W_K, W_E, W_pos = model.W_Q[layer, index], model.W_K[layer, index], model.W_E, model.W_pos
-        divide = scale**2 * root
-        biased = (W_pos / scale @ W_Q + model.b_Q[layer, index]) @ (
-            W_E / scale @ W_K + model.b_K[layer, index]
-        ).T
-        n = (model.cfg.n_ctx - 1) // 2
-        cases.append(
-            Case(
-                f"{name}, head {layer}.{index}",
-                (fresh, head, scale),
-                right,
-                axes=("query position", "key token"),
-                mistakes={
-                    "The scores are not divided by sqrt(d_head).": right * root,
-                    "The scores are divided by d_head; attention divides by its square root.": right / root,
-                    "The scale is used once; it divides the query and the key, so the scores by its square.": right
-                    * scale,
-                    "The LayerNorm scale is forgotten: divide both sides by it.": right * scale**2,
-                    "You multiplied by the scale; divide by it, on both sides.": right * scale**4,
-                    "Rows and columns are swapped: the query's position is the row, the key's token the column.": right.T,
-                    "Query and key are exchanged: here the token asks and the position answers. W_pos goes through W_Q, "
-                    "W_E through W_K.": W_E @ W_Q @ W_K.T @ W_pos.T / divide,
-                    "Query and key are exchanged: W_pos goes through W_Q, W_E through W_K.": (
-                        W_pos @ W_K @ W_Q.T @ W_E.T / divide
-                    ),
-                    "These are positions on both sides; the keys are tokens, W_E.": W_pos
-                    @ W_Q
-                    @ W_K.T
-                    @ W_pos.T
-                    / divide,
-                    "These are tokens on both sides; the queries are positions, W_pos.": W_E
-                    @ W_Q
-                    @ W_K.T
-                    @ W_E.T
-                    / divide,
-                    "The biases b_Q and b_K are in it; the exercise leaves them out.": biased / root,
-                    "SEP is left out; return all tokens.": right[:, :-1],
-                    "Only the answer positions are there; return all positions.": right[n : 2 * n],
-                    "Only the list's positions are there; return all positions.": right[:n],
-                    "A softmax has been taken; return the scores.": right.softmax(-1),
-                },
-            )
-        )
-    return cases
-
-
-position_key_scores = CHECKS.add(
-    Check(
-        "position_key_scores",
-        "What a position asks for",
-        core=False,
-        cases=_position_key_scores_cases,
-        reference=_position_key_scores,
-    )
-)
-
-
-# ── near neighbours ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _without_direct_path(model: Any, tokens: Tensor) -> Float[Tensor, "batch answer d_vocab_out"]:
+    of="token",
+    times=-1,
+    by="last",
+    at="unembed.hook_in",
+    kept=1,
+    layer=None,
+    everywhere=False,
+):
     """By what the unembedding reads, less the embedding at the scale of the run."""
-    embed, scale = seen(model, tokens, "hook_embed", FINAL_SCALE)
-    with model.hooks(fwd_hooks=[("unembed.hook_in", lambda read, hook: read - embed / scale)]):
-        return at_answers(model(tokens), tokens)
-
-
-def _without_direct_path_cases() -> list[Case]:
-    cases = []
-    for name, fresh in MODELS.items():
-        model = fresh.get()
-        tokens = lists(model, 5, seed=13)
-        right = _without_direct_path(model, tokens)
-        logits, n = at_answers(model(tokens), tokens), length_of(tokens)
-        scale, first = (at_answers(one, tokens) for one in seen(model, tokens, FINAL_SCALE, FIRST_SCALE))
-        embed, places = model.W_E[at_answers(tokens, tokens)], model.W_pos[n : 2 * n]
-        W_U = model.W_U
-
-        def hooked(name: str, fresh: Any = fresh, tokens: Tensor = tokens) -> Callable[[], Tensor]:
-            def changed() -> Tensor:
-                model = fresh.get()
-                (embed,) = seen(model, tokens, "hook_embed")
-                put = torch.zeros_like if name == "hook_embed" else (lambda resid: resid - embed)
-                with model.hooks(fwd_hooks=[(name, lambda activation, hook: put(activation))]):
-                    return at_answers(model(tokens), tokens)
-
-            return changed
-
-        def everywhere(fresh: Any = fresh, tokens: Tensor = tokens) -> Tensor:
-            model = fresh.get()
-            (scale,) = seen(model, tokens, FINAL_SCALE)
-            return model(tokens) - model.W_E[tokens] / scale @ model.W_U
-
-        cases.append(
-            Case(
-                name,
-                (fresh, tokens),
-                right,
-                axes=("list", "answer", "vocabulary"),
-                mistakes={
-                    "Nothing is taken away: these are the model's own logits.": logits,
-                    "The last LayerNorm's scale is missing: the embedding is divided by it on its way to the logits.": (
-                        logits - embed @ W_U
-                    ),
-                    "This is the scale of the first LayerNorm, `ln1`; the direct path goes through `ln_final`.": logits
-                    - embed / first @ W_U,
-                    "The direct path is added; subtract it.": logits + embed / scale @ W_U,
-                    "The positions' direct path is taken away as well; W_pos stays.": logits
-                    - (embed + places) / scale @ W_U,
-                    "The positions' direct path is taken away instead of the tokens'.": logits
-                    - places / scale @ W_U,
-                    "These are the direct path's logits alone; subtract them from the model's.": embed
-                    / scale
-                    @ W_U,
-                    "The scale was computed again without the embedding; keep that of the untouched run.": hooked(
-                        "ln_final.hook_in"
-                    ),
-                    "The embedding was removed at the input, so that the heads do not see it either; only its direct path "
-                    "to the logits goes.": hooked("hook_embed"),
-                    "This takes away the embedding of the right answer; take that of the token at the position.": logits
-                    - model.W_E[right_answers(tokens)] / scale @ W_U,
-                    "The mean of the scale is used; every position has its own.": logits
-                    - embed / scale.mean() @ W_U,
-                    "b_U is taken away as well; it is no part of the direct path.": right - model.b_U,
-                    "All positions are in it; return the answer positions only.": everywhere,
-                },
-            )
-        )
-    return cases
-
-
-without_direct_path = CHECKS.add(
-    Check(
-        "without_direct_path",
-        "Take the direct path away",
-        core=False,
-        cases=_without_direct_path_cases,
-        reference=_without_direct_path,
+    final, first, resid = ours.seen(
+        model, tokens, ours.FINAL_SCALE, "blocks.0.ln1.hook_scale", "resid_post", layer=layer or 0
     )
+    W_E, places = model.W_E[tokens], model.W_pos[: tokens.shape[1]]
+    answers = model.W_E[tokens.roll(-1, -1)]
+    direct = {"position": places, "both": W_E + places, "answer": answers}.get(of, W_E)
+    mean = ours.at_answers(final, tokens).mean()
+    scale = {"last": final, "first": first, "mean": mean}[by] if at == "unembed.hook_in" and by else 1.0
+
+    def change(read):
+        return kept * (read if layer is None else resid / final) + times * direct / scale
+
+    logits = ours.run_with(model, tokens, at, change) - (1 - kept) * model.b_U
+    return logits if everywhere else ours.at_answers(logits, tokens)
+
+
+without_direct_path.given(on_models(ours.FAMILY, tokens=ours.lists, lesson_batch=4))
+without_direct_path.slips(
+    {
+        "Nothing is taken away: these are the model's own logits.": dict(times=0),
+        "The direct path is added; subtract it.": dict(times=1),
+        "These are the direct path's logits alone; subtract them.": dict(times=1, kept=0),
+        "The last LayerNorm's scale is missing: divide the embedding by it.": dict(by=None),
+        "This is the scale of the first LayerNorm, `ln1`; take that of `ln_final`.": dict(by="first"),
+        "The mean of the scale is used; every position has its own.": dict(by="mean"),
+        "The positions' direct path is taken away as well; W_pos stays.": dict(of="both"),
+        "The positions' direct path is taken away instead of the tokens'.": dict(of="position"),
+        "The right answer's embedding is taken away; take the token at the position.": dict(of="answer"),
+        "The scale is computed again; keep that of the run.": dict(at="ln_final.hook_in"),
+        "The embedding was removed at the input, so that the heads do not see it either; only its direct path "
+        "to the logits goes.": dict(at="hook_embed"),
+        ours.FIRST_STREAM: dict(layer=0),
+        ours.EVERYWHERE: dict(everywhere=True),
+    }
 )
 
 
-def _dla_from_sources(
-    model: Any,
-    tokens: Tensor,
-    head: tuple[int, int],
-    queries: Tensor,
-    sources: Tensor,
-    predictions: Tensor,
-) -> Float[Tensor, "batch source prediction"]:
-    """One source at a time, by what the run's logits lose without it at the scale of the run."""
-    layer, index = head
-    pattern, values, scale = seen(model, tokens, "pattern", "v", FINAL_SCALE)
-    found = torch.zeros(len(tokens), sources.shape[1], predictions.shape[1])
+@exercise("Logits from each source", core=False, axes="list source prediction")
+def dla_from_sources(
+    model, tokens, head, queries, sources, predictions, *, layer=None, scale="query", power=-1, weights="pattern",
+    values="v", first=None, W_O_of=0, b_U=0, every=False,
+):  # fmt: skip
+    """List by list, each source's vector taken to the logits."""
+    at, found = head[0] if layer is None else layer, []
+    norms = [f"blocks.{at}.ln1.hook_scale", "blocks.0.ln1.hook_scale", ours.FINAL_SCALE]
+    pattern, v, resid, *scales = ours.seen(model, tokens, "pattern", "v", "resid_pre", *norms, layer=at)
+    ln1, ln1_0, final = scales
+    mean = final[torch.arange(len(tokens)), queries].mean()
+    parts = {"queries": queries, "sources": sources, "predictions": predictions}
     for i in range(len(tokens)):
-        query = int(queries[i])
-        for j, source in enumerate(sources[i].tolist()):
-            weight = pattern[i, index, query, source]
-            written = (weight * values[i, source, index]) @ model.W_O[layer, index]
-            logits = (written / scale[i, query]) @ model.W_U
-            for k, prediction in enumerate(predictions[i].tolist()):
-                found[i, j, k] = logits[prediction]
-    return found
+        query, source, prediction = (part[0 if name == first else i] for name, part in parts.items())
+        by = {"query": final[i, query], "source": final[i, source], "mean": mean, "ln1": ln1[i, query]}
+        divide_by, total = by.get(scale, ln1_0[i, query]), torch.zeros(len(source), len(prediction))
+        for h in range(model.cfg.n_heads) if every else [head[1]]:
+            (W_V, W_O), (_, _, b_V) = _weights(model, (at, h), None, "VO")
+            vector = {
+                "v": v[i, source, h],
+                "no bias": v[i, source, h] - b_V,
+                "stream": resid[i, source] @ W_V,
+            }
+            written = vector.get(values, model.W_E[tokens[i, source]] @ W_V)
+            to, back = pattern[i, h, query, source], pattern[i, h, source, query]
+            weight = {"pattern": to, "none": torch.ones_like(to), "turned": back}[weights][:, None]
+            W_O = model.W_O[at, (h + W_O_of) % model.cfg.n_heads]
+            total += weight * written @ W_O * divide_by**power @ model.W_U[:, prediction]
+        found.append(total + b_U * model.b_U[prediction])
+    return torch.stack(found)
 
 
-def _dla(
-    model: Any,
-    tokens: Tensor,
-    index: int,
-    queries: Tensor,
-    sources: Tensor,
-    predictions: Tensor,
-    *,
-    scale: Tensor | None = None,
-    weights: Tensor | None = None,
-    values: Tensor | None = None,
-    W_O: Tensor | None = None,
-) -> Tensor:
-    """The same at once, with parts that a mistake replaces: scale (batch), weights (batch, source), values, W_O."""
-    rows = torch.arange(len(tokens))
-    pattern, v, final = seen(model, tokens, "pattern", "v", FINAL_SCALE)
-    scale = final[rows, queries, 0] if scale is None else scale
-    weights = pattern[rows[:, None], index, queries[:, None], sources] if weights is None else weights
-    values = v[rows[:, None], sources, index] if values is None else values
-    written = values @ (model.W_O[0, index] if W_O is None else W_O) * weights[..., None]
-    logits = written / scale[:, None, None] @ model.W_U
-    return logits.gather(-1, predictions[:, None].expand(-1, sources.shape[1], -1))
+def _some(high, counts):
+    """Different whole numbers below `high(draw)`, so many for each list; `counts` has one number for each model."""
+    order = lambda draw: torch.rand(draw.batch, high(draw), generator=draw.generator).argsort(-1)  # noqa: E731
+    return lambda draw: order(draw)[:, : counts[draw.index]]
 
 
-def _dla_from_sources_cases() -> list[Case]:
-    cases = []
-    for name, head, n_sources, n_predictions in (
-        (LESSON, (0, 0), 2, 2),
-        (LESSON, (0, 1), 3, 2),
-        (THREE_HEADS, (0, 2), 2, 3),
-        (FOUR_HEADS, (0, 1), 4, 5),
-    ):
-        fresh = MODELS[name]
-        model = fresh.get()
-        tokens = lists(model, 5, seed=14)
-        generator = torch.Generator().manual_seed(15)
-        n = length_of(tokens)
-        rows = torch.arange(len(tokens))
-
-        def draw(
-            high: int, count: int, size: int = len(tokens), generator: torch.Generator = generator
-        ) -> Tensor:
-            return torch.rand(size, high, generator=generator).argsort(-1)[:, :count]
-
-        queries = n + draw(n, 1)[:, 0]
-        sources, predictions = draw(n, n_sources), draw(model.cfg.d_vocab - 1, n_predictions)
-        arguments = (fresh, tokens, head, queries, sources, predictions)
-        right = _dla_from_sources(model, *arguments[1:])
-        pattern, v, final, first = seen(model, tokens, "pattern", "v", FINAL_SCALE, FIRST_SCALE)
-        index = head[1]
-        at = (model, tokens, index, queries, sources, predictions)
-        ones = torch.ones(len(tokens))
-        resid = (model.W_E[tokens] + model.W_pos[: tokens.shape[1]])[rows[:, None], sources]
-        embed_values = model.W_E[tokens][rows[:, None], sources] @ model.W_V[0, index]
-        no_bias = v[rows[:, None], sources, index] - model.b_V[0, index]
-        other = (index + 1) % model.cfg.n_heads
-        with_b_U = right + model.b_U[predictions][:, None]
-        every_head = sum(
-            _dla(model, tokens, h, queries, sources, predictions) for h in range(model.cfg.n_heads)
-        )
-        whole = torch.stack(
-            [
-                _dla(
-                    model,
-                    tokens,
-                    index,
-                    queries,
-                    torch.arange(tokens.shape[1]).expand(len(tokens), -1),
-                    predictions,
-                ).sum(1)
-            ]
-            * sources.shape[1],
-            dim=1,
-        )
-        mistakes = {
-            "The last LayerNorm's scale is missing: divide by it, at the query.": _dla(*at, scale=ones),
-            "This is the last LayerNorm's scale at the source; what a head writes stands at the query.": (
-                _dla(*at, scale=None) * final[rows, queries, 0][:, None, None] / final[rows[:, None], sources]
-            ),
-            "This is the scale of the first LayerNorm, `ln1`; the logits are read after `ln_final`.": _dla(
-                *at, scale=first[rows, queries, 0]
-            ),
-            "The scale is averaged; every list has its own at its query.": _dla(
-                *at, scale=final[rows, queries, 0].mean().expand(len(tokens))
-            ),
-            "You multiplied by the last LayerNorm's scale; divide by it.": _dla(
-                *at, scale=1 / final[rows, queries, 0]
-            ),
-            "The attention is missing: multiply by the pattern, from the query to the source.": _dla(
-                *at, weights=torch.ones_like(sources, dtype=torch.float32)
-            ),
-            "The pattern is read the other way round: rows are queries, columns keys.": _dla(
-                *at, weights=pattern[rows[:, None], index, sources, queries[:, None]]
-            ),
-            'The values lack the first LayerNorm and the bias; take them from the cache, `cache["v", 0]`.': _dla(
-                *at, values=resid @ model.W_V[0, index]
-            ),
-            'The values come from the token embeddings alone; take them from the cache, `cache["v", 0]`.': _dla(
-                *at, values=embed_values
-            ),
-            'The value bias b_V is missing; take the values from the cache, `cache["v", 0]`.': _dla(
-                *at, values=no_bias
-            ),
-            "These are another head's values and pattern; use `head`.": _dla(
-                model, tokens, other, queries, sources, predictions
-            ),
-            "This is W_O of another head; use `head`.": _dla(*at, W_O=model.W_O[0, other]),
-            "Always head 0.0 is looked at; use `head`.": _dla(
-                model, tokens, 0, queries, sources, predictions
-            ),
-            "All heads are added up; return what `head` writes.": every_head,
-            "The bias b_U is in it; it is no part of a head.": with_b_U,
-            "Every list has the first one's query; use `queries[i]` for list i.": _dla(
-                model, tokens, index, queries[:1].expand(len(tokens)), sources, predictions
-            ),
-            "Every list has the first one's sources; use `sources[i]` for list i.": _dla(
-                model, tokens, index, queries, sources[:1].expand(len(tokens), -1), predictions
-            ),
-            "Every list has the first one's predictions; use `predictions[i]` for list i.": _dla(
-                model, tokens, index, queries, sources, predictions[:1].expand(len(tokens), -1)
-            ),
-            "All sources of the run are added up; return each source that is asked for alone.": whole,
-            "This is the mean over lists; return one table for each.": right.mean(0),
-            "Sources and predictions are swapped: the source is the row.": right.transpose(1, 2),
-            "This is the sum over sources; return each alone.": right.sum(1),
-            "Each source has only its own prediction; return every source for every prediction.": right.diagonal(
-                dim1=1, dim2=2
-            ),
-        }
-        cases.append(
-            Case(
-                f"{name}, head {head[0]}.{index}",
-                arguments,
-                right,
-                axes=("list", "source", "prediction"),
-                mistakes=mistakes,
-            )
-        )
-    return cases
-
-
-dla_from_sources = CHECKS.add(
-    Check(
-        "dla_from_sources",
-        "Logits from each source",
-        core=False,
-        cases=_dla_from_sources_cases,
-        reference=_dla_from_sources,
+dla_from_sources.given(
+    on_models(
+        ours.FAMILY,
+        tokens=ours.lists,
+        head=Draw.head,
+        batch=4,
+        lesson_batch=4,
+        queries=lambda draw: draw.randint(4, draw["tokens"].shape[1], draw.batch),
+        sources=_some(lambda draw: draw["tokens"].shape[1], (3, 4, 5)),
+        predictions=_some(lambda draw: draw.model.cfg.d_vocab - 1, (2, 3, 4)),
     )
+)
+OF_FIRST = "Every list has the first one's {0}; use `{0}[i]` for list i."
+CACHE = '; take the values from the cache, `cache["v", layer]`.'
+dla_from_sources.slips(
+    {
+        "The last LayerNorm's scale is missing: divide by it, at the query.": dict(power=0),
+        "You multiplied by the last LayerNorm's scale; divide by it.": dict(power=1),
+        "This is the last scale at the source; a head writes at the query.": dict(scale="source"),
+        "This is the scale of the first LayerNorm, `ln1`; take that of `ln_final`.": dict(scale="first"),
+        "This is the scale of the head's own layer, `ln1`; take that of `ln_final`.": dict(scale="ln1"),
+        "The scale is averaged; every list has its own at its query.": dict(scale="mean"),
+        "The attention is missing: multiply by the pattern, query to source.": dict(weights="none"),
+        "The pattern is read the other way round: rows are queries, columns keys.": dict(weights="turned"),
+        "The first LayerNorm and the bias are missing" + CACHE: dict(values="stream"),
+        "The values come from the token embeddings alone" + CACHE: dict(values="embedding"),
+        "The value bias b_V is missing" + CACHE: dict(values="no bias"),
+        "This is W_O of another head; use `head`.": dict(W_O_of=1),
+        "All heads are added up; return what `head` writes.": dict(every=True),
+        "The bias b_U is in it; it is no part of a head.": dict(b_U=1),
+        OF_FIRST.format("queries"): dict(first="queries"),
+        OF_FIRST.format("sources"): dict(first="sources"),
+        OF_FIRST.format("predictions"): dict(first="predictions"),
+        "Each source has only its own prediction; return every source for every prediction.": then(
+            lambda right: right.diagonal(dim1=1, dim2=2)
+        ),
+        **LAYER_0,
+    }
+)
+
+
+swapped_axes = Question(
+    "swapped_axes",
+    "Find the bug: which axis is which?",
+    core=False,
+    answer="b",
+    options={
+        "a": (
+            "comment and figure are both right",
+            "they name the axes in two orders. The shapes of the indices say which: `sources[:, None, :]` varies along "
+            "the last axis.",
+        ),
+        "b": (
+            "the comment is wrong, the figure is right",
+            "`tokens[:, :, None]` varies along the rows and `sources[:, None, :]` along the columns, so `picked` is "
+            "(list, prediction, source): rows are predictions, the figure's y, and columns sources, its x.",
+        ),
+        "c": (
+            "the comment is right, the figure is wrong",
+            "see where the `None` stands: `tokens[:, :, None]`, the predictions, varies along the middle axis, the rows.",
+        ),
+        "d": ("comment and figure are both wrong", "they contradict each other: one of two orders is right."),
+    },
 )

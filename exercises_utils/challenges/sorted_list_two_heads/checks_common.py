@@ -1,7 +1,7 @@
-"""What the checks of lesson 02 share: the list of checks, the models that they run on, and lists for any of them."""
+"""What the checks of lesson 02 share: the models that they run on, lists for any of them, and runs with a change."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,69 +10,39 @@ from torch import Tensor
 from transformer_lens.utilities import get_act_name
 
 from exercises_utils.challenges.sorted_list_two_heads import task
-from exercises_utils.checking import CheckList, Fresh
-from exercises_utils.models import ModelConfig, build_model, load_model
+from exercises_utils.checking import Draw, model_family
 from exercises_utils.tools import hooks
 
-CHECKS = CheckList("02 sorted list, two heads")
-
 LESSON = "the lesson's model"
-THREE_HEADS = "a random model with 3 heads"
-FOUR_HEADS = "a random model with 4 heads"
-_CONFIGS = {
-    THREE_HEADS: ModelConfig(
-        n_layers=1, n_heads=3, d_model=20, d_head=6, n_ctx=9, d_vocab=13, d_vocab_out=15
-    ),
-    FOUR_HEADS: ModelConfig(
-        n_layers=1, n_heads=4, d_model=24, d_head=5, n_ctx=13, d_vocab=17, d_vocab_out=18
-    ),
-}
+# Three layers in the deeper one: a head can then be asked for that is in neither the first nor the last.
+_SIZES = replace(task.CONFIG, n_layers=2)
+FAMILY = model_family(task.CHALLENGE, _SIZES, n_ctx=(25, 13))
+RAW_FAMILY = model_family(task.CHALLENGE, _SIZES, n_ctx=(25, 13), processed=False)
+lesson_model = FAMILY[LESSON]
+FINAL_SCALE = "ln_final.hook_scale"
+FIRST_STREAM = "This is the stream after the first layer; take it after the last one."
+EPSILON = "The epsilon is 1e-5 in every model; it is `model.cfg.eps`."
+EVERYWHERE = "All positions are in it; return the answer positions only."
 
 
-def _random_weights(config: ModelConfig, seed: int) -> dict[str, Tensor]:
-    """Weights large enough that every part of the model matters, LayerNorm's and all biases included."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in config.shapes().items():
-        drawn = torch.randn(shape, generator=generator)
-        if name.endswith("bias"):
-            weights[name] = 0.4 * drawn
-        elif len(shape) == 1:  # a LayerNorm's weight
-            weights[name] = 1 + 0.3 * drawn
-        else:
-            weights[name] = drawn if "embed.weight" in name else 1.5 * drawn / config.d_model**0.5
-    return weights
+def lists(draw: Draw, repeats: bool = False) -> Int[Tensor, "batch position"]:
+    """Lists of different numbers, SEP, the sorted lists; in the deeper model shorter than what it could read.
 
-
-def _random_model(config: ModelConfig, seed: int, processed: bool) -> Any:
-    """A random model; a processed one gets value biases back, so that an answer without them is wrong."""
-    model = build_model(config, _random_weights(config, seed), device="cpu", processed=processed)
-    if processed:
-        bias = model.blocks[0].attn.v.original_component.bias
-        bias += 0.4 * torch.randn(bias.shape, generator=torch.Generator().manual_seed(seed))
-    return model
-
-
-def _models(processed: bool) -> dict[str, Fresh]:
-    models = {LESSON: Fresh(lambda: load_model(task.CHALLENGE, device="cpu", processed=processed))}
-    for i, (name, config) in enumerate(_CONFIGS.items()):
-        models[name] = Fresh(functools.partial(_random_model, config, 17 + i, processed))
-    return models
-
-
-MODELS = _models(processed=True)
-RAW_MODELS = _models(processed=False)
-lesson_model = MODELS[LESSON]
-
-
-def lists(model: Any, size: int, seed: int) -> Int[Tensor, "batch position"]:
-    """Lists of different numbers for a model of any shape, the last token of its vocabulary, the sorted lists."""
-    separator = model.cfg.d_vocab - 1
-    length = (model.cfg.n_ctx - 1) // 2
-    generator = torch.Generator().manual_seed(seed)
-    unsorted = torch.rand(size, separator, generator=generator).argsort(-1)[:, :length]
+    With `repeats`, a number stands twice in a third of the lists, and three times in another third.
+    """
+    separator = draw.model.cfg.d_vocab - 1
+    numbers = torch.rand(draw.batch, separator, generator=draw.generator).argsort(-1)
+    unsorted = numbers[:, : (10, 9, 6)[draw.index]]
+    if repeats:
+        unsorted[::3, 2] = unsorted[::3, 0]
+        unsorted[1::3, 2] = unsorted[1::3, 4] = unsorted[1::3, 0]
     middle = torch.full_like(unsorted[:, :1], separator)
     return torch.cat([unsorted, middle, unsorted.sort(-1).values], dim=-1)
+
+
+def lists_with_repeats(draw: Draw) -> Int[Tensor, "batch position"]:
+    """The same, two thirds of them with repeats."""
+    return lists(draw, repeats=True)
 
 
 def length_of(tokens: Tensor) -> int:
@@ -80,51 +50,67 @@ def length_of(tokens: Tensor) -> int:
     return tokens.shape[1] // 2
 
 
-def at_answers(activation: Tensor, tokens: Tensor) -> Tensor:
+def at_answers(activation: Tensor, tokens: Tensor, late: int = 0) -> Tensor:
     """An activation (batch, position, ...) at the answer positions."""
     length = length_of(tokens)
-    return activation[:, length : 2 * length]
+    return activation[:, length + late : 2 * length + late]
 
 
-def right_answers(tokens: Int[Tensor, "batch position"]) -> Int[Tensor, "batch answer"]:
-    """The sorted list, from the list itself."""
-    return tokens[:, : length_of(tokens)].sort(-1).values
+def numbers_by(tokens: Int[Tensor, "batch position"]) -> dict[str, Int[Tensor, "batch answer"]]:
+    """A number for each answer: the right one, that at which the answer is read, or those of the unsorted list."""
+    unsorted = tokens[:, : length_of(tokens)]
+    return {"right": unsorted.sort(-1).values, "read at": at_answers(tokens, tokens), "unsorted": unsorted}
 
 
-def seen(model: Any, tokens: Tensor, *names: str) -> list[Tensor]:
-    """Activations of one run, by their short names."""
-    full = [name if name in model.hook_dict else get_act_name(name, 0) for name in names]
+def _full_name(model: Any, name: str, layer: int) -> str:
+    return name if name in model.hook_dict else get_act_name(name, layer % model.cfg.n_layers)
+
+
+def seen(model: Any, tokens: Tensor, *names: str, layer: int = 0) -> list[Tensor]:
+    """Activations of one run, by their full names or, in one layer, their short ones."""
+    full = [_full_name(model, name, layer) for name in names]
     with hooks.record(model, *full) as found:
         model(tokens)
     return [found[name] for name in full]
 
 
-FINAL_SCALE, FIRST_SCALE = "ln_final.hook_scale", "blocks.0.ln1.hook_scale"
+def run_with(
+    model: Any, tokens: Tensor, name: str, change: Callable[[Tensor], Tensor], layer: int = 0
+) -> Float[Tensor, "batch position d_vocab_out"]:
+    """The logits of a run in which an activation is changed."""
+    hook = _full_name(model, name, layer), lambda now, hook: change(now.clone())
+    with model.hooks(fwd_hooks=[hook]):
+        return model(tokens)
 
 
-def answer_losses(model: Any, tokens: Tensor) -> Float[Tensor, "batch answer"]:
-    """The cross-entropy of each answer, in nats."""
-    log_probs = at_answers(model(tokens), tokens).log_softmax(-1)
-    return -log_probs.gather(-1, right_answers(tokens)[..., None])[..., 0]
+def losses(
+    model: Any, tokens: Tensor, *, heads: str = "one", how: str = "mean", at: str = "answers", layer: int = 0
+) -> Float[Tensor, "group batch answer"]:
+    """The cross-entropy of each answer in nats, untouched and then with the heads ablated for each head's cost.
 
+    All in one run, of the lists repeated.
+    """
+    every = list(range(model.cfg.n_heads))
+    groups: list[list[int]] = {
+        "one": [[head] for head in every],
+        "others": [[other for other in every if other != head] for head in every],
+        "all": [every] * len(every),
+        "so far": [every[: head + 1] for head in every],
+    }[heads]
 
-def ablated_losses(
-    model: Any,
-    tokens: Tensor,
-    heads: Sequence[int],
-    *,
-    how: str = "mean",
-    over: str = "lists",
-) -> Float[Tensor, "batch answer"]:
-    """The losses with heads ablated, with an in-place hook of its own."""
-
-    def put(z: Tensor, hook: Any) -> Tensor:
-        for head in heads:
-            if how == "zero":
-                z[:, :, head] = 0.0
-            else:
-                z[:, :, head] = z[:, :, head].mean(0) if over == "lists" else z[:, :, head].mean((0, 1))
+    def ablate(z: Tensor) -> Tensor:
+        for one, group in zip(z.chunk(len(every) + 1)[1:], groups, strict=True):
+            instead = {"mean": one.mean(0), "zero": torch.zeros_like(one), "one mean": one.mean((0, 1))}[how]
+            one[:, :, group] = instead[..., group, :]
         return z
 
-    with model.hooks(fwd_hooks=[(get_act_name("z", 0), put)]):
-        return answer_losses(model, tokens)
+    tokens = tokens.repeat(len(every) + 1, 1)
+    log_probs, right = (
+        run_with(model, tokens, "z", ablate, layer).log_softmax(-1),
+        numbers_by(tokens)["right"],
+    )
+    if at == "everywhere":
+        log_probs, right = log_probs[:, :-1], tokens[:, 1:]
+    else:
+        log_probs = at_answers(log_probs, tokens, late=int(at == "late"))
+    return -log_probs.gather(-1, right[..., None])[..., 0].unflatten(0, (len(every) + 1, -1))

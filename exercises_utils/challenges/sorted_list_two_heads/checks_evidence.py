@@ -1,4 +1,4 @@
-"""Checks of lesson 02, its end: a bug to find, counterexamples, where the heads fail, the circuit, an explanation.
+"""The checks of lesson 02, its end: where the heads fail, counterexamples, the circuit, an explanation.
 
 This file contains the answers.
 """
@@ -9,82 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
-from transformer_lens.utilities import get_act_name
 
+from exercises_utils import evidence as scoring
+from exercises_utils.challenges.sorted_list_two_heads import checks_common as ours
 from exercises_utils.challenges.sorted_list_two_heads import evidence as evidence_task
 from exercises_utils.challenges.sorted_list_two_heads import task
-from exercises_utils.challenges.sorted_list_two_heads.checks_common import (
-    CHECKS,
-    FINAL_SCALE,
-    FOUR_HEADS,
-    LESSON,
-    MODELS,
-    THREE_HEADS,
-    at_answers,
-    length_of,
-    lesson_model,
-    lists,
-    right_answers,
-    seen,
-)
-from exercises_utils.checking import Case, Check, Question
-from exercises_utils.evidence import (
-    CircuitScorer,
-    CounterexamplesCheck,
-    Evidence,
-    ExplanationCheck,
-    SitesCheck,
-    accuracy,
-    load_evidence,
-)
+from exercises_utils.checking import exercise, on_models
 from exercises_utils.models import DEFAULT_INSTANCE, build_model, checkpoint_path
 
 MOST_SITES = 15
 """How many of the 20 sites a circuit may have: all of them are the whole model."""
-
-
 NEEDED = 0.8
 """How much of what the model can do a circuit must keep."""
-
-
-# ── a bug to find ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-swapped_axes = CHECKS.add(
-    Question(
-        "swapped_axes",
-        "Find the bug: which axis is which?",
-        core=False,
-        options={
-            "a": (
-                "comment and figure are both right",
-                "they name the axes in two orders. The shapes of the indices say which: `sources[:, None, :]` varies along "
-                "the last axis.",
-            ),
-            "b": (
-                "the comment is wrong, the figure is right",
-                "`tokens[:, :, None]` varies along the rows and `sources[:, None, :]` along the columns, so `picked` is "
-                "(list, prediction, source): rows are predictions, the figure's y, and columns sources, its x.",
-            ),
-            "c": (
-                "the comment is right, the figure is wrong",
-                "look at where the `None` stands: `tokens[:, :, None]`, the predictions, varies along the middle axis, the "
-                "rows of the figure.",
-            ),
-            "d": (
-                "comment and figure are both wrong",
-                "they contradict each other, and there are only two orders: one of them is right.",
-            ),
-        },
-        answer="b",
-    )
-)
-
-
-# ── where it breaks ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _weights() -> Path:
@@ -92,8 +30,8 @@ def _weights() -> Path:
 
 
 @functools.cache
-def _evidence() -> Evidence:
-    return load_evidence(_weights())
+def _evidence() -> scoring.Evidence:
+    return scoring.load_evidence(_weights())
 
 
 def _as_in_training(size: int, generator: torch.Generator) -> Int[Tensor, "input 21"]:
@@ -115,175 +53,106 @@ def _what_is_right(tokens: Tensor) -> str | None:
     )
 
 
-counterexamples = CHECKS.add(
-    CounterexamplesCheck(
-        "counterexamples",
-        "Lists that the model does not sort",
-        core=True,
-        model=lesson_model,
-        task=evidence_task,
-        sample=_as_in_training,
-        count=50,
-        needed=40,
-        reference=_known_counterexamples,
-        describe=_what_is_right,
-    )
+counterexamples = scoring.CounterexamplesCheck(
+    "counterexamples",
+    "Lists that the model does not sort",
+    core=True,
+    model=ours.lesson_model,
+    task=evidence_task,
+    sample=_as_in_training,
+    count=50,
+    needed=40,
+    reference=_known_counterexamples,
+    describe=_what_is_right,
 )
 
 
-def _right_attention(model: Any, tokens: Tensor) -> Float[Tensor, "batch answer d_vocab_out"]:
-    """By the heads' outputs: at each answer position the value of the right number, the mean if it is there twice."""
-    n = length_of(tokens)
-    (values,) = seen(model, tokens, "v")
+@exercise("Make the heads look at the right number", core=True, axes="list answer vocabulary")
+def right_attention(
+    model,
+    tokens,
+    *,
+    to="right",
+    shares="equal",
+    rest="cleared",
+    heads=None,
+    late=0,
+    layer=0,
+    everywhere=False,
+):
+    """By z, the product of the new rows and the values."""
+    pattern, values = ours.seen(model, tokens, "pattern", "v", layer=layer)
+    size, numbers = tokens.shape[1], ours.numbers_by(tokens)
+    n, in_list = size // 2, torch.arange(size) < size // 2
+    if to in numbers:
+        wanted = ((tokens[:, None] == numbers[to][..., None]) & in_list).float()
+    else:
+        wanted = torch.eye(n, size).roll(n + 1 if to == "sorted part" else 0, -1).expand(len(tokens), -1, -1)
+    if shares == "equal":
+        wanted = wanted / wanted.sum(-1, keepdim=True).clamp(min=1)
+    wanted = wanted * (wanted.cumsum(-1) == 1) if shares == "one" else wanted
+    now = ours.at_answers(pattern.transpose(1, 2), tokens, late)  # (list, answer, head, key)
+    new = wanted[:, :, None].expand_as(now)
+    others = {
+        "outside": torch.where(in_list, new, now),
+        "kept": torch.where(new > 0, new, now),
+        "added": now + new,
+        "own size": now * (new > 0),
+        "all": now,
+    }
+    z = torch.einsum("bqhk,bkhd->bqhd", others.get(rest, new), values)
 
-    def put(z: Tensor, hook: Any) -> Tensor:
-        for i, row in enumerate(tokens.tolist()):
-            for answer, number in enumerate(sorted(row[:n])):
-                places = [place for place in range(n) if row[place] == number]
-                z[i, n + answer] = values[i, places].mean(0)
-        return z
+    def change(was):
+        ours.at_answers(was, tokens, late)[:, :, :heads] = z[:, :, :heads]
+        return was
 
-    with model.hooks(fwd_hooks=[(get_act_name("z", 0), put)]):
-        return at_answers(model(tokens), tokens)
-
-
-def _with_rows(
-    model: Any, tokens: Tensor, change: Callable[[Tensor, Tensor], Tensor], *, everywhere: bool = False
-) -> Tensor:
-    """Logits with rows of the pattern changed: `change` gets the pattern, a copy, and the right answers' places
-    (batch, answer, list place) as 0 and 1."""
-    n = length_of(tokens)
-    (pattern,) = seen(model, tokens, "pattern")
-    places = (tokens[:, None, :n] == right_answers(tokens)[..., None]).to(pattern)
-    new = change(pattern.clone(), places)
-    with model.hooks(fwd_hooks=[(get_act_name("pattern", 0), lambda pattern, hook: new)]):
-        logits = model(tokens)
-    return logits if everywhere else at_answers(logits, tokens)
-
-
-def _right_attention_cases() -> list[Case]:
-    cases = []
-    for name, size in ((LESSON, 6), (THREE_HEADS, 5), (FOUR_HEADS, 4)):
-        fresh = MODELS[name]
-        model = fresh.get()
-        tokens = lists(model, size, seed=16)
-        n = length_of(tokens)
-        unsorted = tokens[:, :n].clone()
-        unsorted[0, 2], unsorted[1, n - 1], unsorted[1, 1] = unsorted[0, 0], unsorted[1, 0], unsorted[1, 0]
-        tokens = torch.cat([unsorted, tokens[:, n : n + 1], unsorted.sort(-1).values], dim=-1)
-        right = _right_attention(model, tokens)
-        asking = (tokens[:, None, :n] == tokens[:, n : 2 * n, None]).float()
-
-        def put(
-            rows: Tensor | None = None,
-            *,
-            shares: bool = True,
-            clear: bool = True,
-            heads: slice = slice(None),
-            late: int = 0,
-            offset: int = 0,
-            n: int = n,
-        ) -> Callable[[Tensor, Tensor], Tensor]:
-            """Rows put into the answer positions of a pattern, with parts that a mistake changes."""
-
-            def change(pattern: Tensor, places: Tensor) -> Tensor:
-                wanted = places if rows is None else rows
-                wanted = wanted / wanted.sum(-1, keepdim=True).clamp(min=1) if shares else wanted
-                if clear:
-                    pattern[:, heads, n + late : 2 * n + late] = 0.0
-                pattern[:, heads, n + late : 2 * n + late, offset : n + offset] = wanted[:, None]
-                return pattern
-
-            return change
-
-        def instead(
-            change: Callable[[Tensor, Tensor], Tensor],
-            fresh: Any = fresh,
-            tokens: Tensor = tokens,
-            **how: Any,
-        ) -> Callable[[], Tensor]:
-            return lambda: _with_rows(fresh.get(), tokens, change, **how)
-
-        first_place = (tokens[:, None, :n] == right_answers(tokens)[..., None]).float()
-        first_place = F.one_hot(first_place.argmax(-1), n).float()
-        in_order = torch.eye(n).expand(len(tokens), n, n)
-
-        def scaled(pattern: Tensor, places: Tensor, n: int = n) -> Tensor:
-            pattern[:, :, n : 2 * n, :n] *= places[:, None]
-            pattern[:, :, n : 2 * n, n:] = 0.0
-            return pattern
-
-        def added(pattern: Tensor, places: Tensor, n: int = n) -> Tensor:
-            pattern[:, :, n : 2 * n, :n] += (places / places.sum(-1, keepdim=True))[:, None]
-            return pattern
-
-        cases.append(
-            Case(
-                f"{name}, two lists with repeats",
-                (fresh, tokens),
-                right,
-                axes=("list", "answer", "vocabulary"),
-                mistakes={
-                    "Nothing is changed: these are the model's own logits. Run the model inside the `with` block.": (
-                        at_answers(model(tokens), tokens)
-                    ),
-                    "A number that stands in the list several times gets attention 1 at each place; give equal shares "
-                    "that add up to 1.": instead(put(shares=False)),
-                    "A number that stands in the list several times gets all attention at one place; give equal "
-                    "shares.": instead(put(first_place)),
-                    "The rest of the row keeps its attention; set it to zero, to SEP and to the sorted part as well.": (
-                        instead(put(clear=False))
-                    ),
-                    "Attention is added to what was there; put the new row in its place.": instead(added),
-                    "The attention to the right number keeps its size; it is 1.": instead(scaled),
-                    "This is attention to the number at which the answer is read; attend to the right answer, the next "
-                    "one.": instead(put(asking)),
-                    "Off by one: the rows are put one position too late. The first answer is read at SEP.": instead(
-                        put(late=1)
-                    ),
-                    "The places are those of the sorted part; attend to the list, positions 0 to L − 1.": instead(
-                        put(in_order, offset=n + 1)
-                    ),
-                    "Answer k attends to place k of the list, which is unsorted; look up where the right number "
-                    "stands.": instead(put(in_order)),
-                    "Only head 0.0 is made to look; every head is.": instead(put(heads=slice(0, 1))),
-                    "All positions are in it; return the answer positions only.": instead(
-                        put(), everywhere=True
-                    ),
-                },
-            )
-        )
-    return cases
+    logits = ours.run_with(model, tokens, "z", change, layer)
+    return logits if everywhere else ours.at_answers(logits, tokens)
 
 
-right_attention = CHECKS.add(
-    Check(
-        "right_attention",
-        "Make the heads look at the right number",
-        core=True,
-        cases=_right_attention_cases,
-        reference=_right_attention,
-    )
+SEVERAL = "A number that stands in the list several times gets {}; give equal shares that add up to 1."
+right_attention.given(on_models(ours.FAMILY, tokens=ours.lists_with_repeats, lesson_batch=4))
+right_attention.slips(
+    {
+        "Nothing is changed: these are the model's own logits. Run it inside the `with` block.": dict(
+            rest="all"
+        ),
+        SEVERAL.format("attention 1 at each place"): dict(shares="1 each"),
+        SEVERAL.format("all attention at one place"): dict(shares="one"),
+        "SEP and the sorted part keep their attention; set the rest of the row to zero.": dict(
+            rest="outside"
+        ),
+        "All but the right answer keep their attention; set the rest of the row to zero.": dict(rest="kept"),
+        "Attention is added to what was there; put the new row in its place.": dict(rest="added"),
+        "The attention to the right number keeps its size; it is 1.": dict(rest="own size"),
+        "This attends to the number that asks; attend to the right answer, the next one.": dict(to="read at"),
+        "The places are those of the sorted part; attend to the list.": dict(to="sorted part"),
+        "Answer k attends to place k of the list; look up where it stands.": dict(to="in order"),
+        "Off by one: the rows are put one position too late. The first is at SEP.": dict(late=1),
+        "Only head 0.0 is made to look; every head is.": dict(heads=1),
+        "The heads of the last layer are made to look; those of layer 0 are.": dict(layer=-1),
+        ours.EVERYWHERE: dict(everywhere=True),
+    }
 )
 
 
-def _scorer(model: Any, trained: float | None = None) -> CircuitScorer:
+def _scorer(model: Any, trained: float | None = None) -> scoring.CircuitScorer:
     tokens = task.make_data(200, seed=15).tokens
-    return CircuitScorer(
+    return scoring.CircuitScorer(
         model,
         tokens,
-        accuracy(evidence_task, tokens),
+        scoring.accuracy(evidence_task, tokens),
         chance=evidence_task.CHANCE,
         ablation="resample",
         trained=trained,
     )
 
 
-def _lesson_scorer() -> CircuitScorer:
-    return _scorer(lesson_model.get())
+def _lesson_scorer() -> scoring.CircuitScorer:
+    return _scorer(ours.lesson_model.get())
 
 
-def _twin_scorer(trained: float) -> CircuitScorer:
+def _twin_scorer(trained: float) -> scoring.CircuitScorer:
     return _scorer(build_model(task.CONFIG, seed=99, device="cpu"), trained)
 
 
@@ -298,27 +167,25 @@ def _best_circuit() -> list[tuple[int, ...]]:
     return prefixes[int(enough[0]) if len(enough) else -1]
 
 
-circuit = CHECKS.add(
-    SitesCheck(
-        "circuit",
-        "Which head is needed where",
-        core=False,
-        scorer=_lesson_scorer,
-        twin=_twin_scorer,
-        weights=_weights,
-        task=evidence_task,
-        example=[(0, 0, 10), (0, 1, 15)],
-        most_sites=MOST_SITES,
-        why_sites=(
-            "These are heads without positions. Both heads everywhere are the whole model: name sites, (layer, head, "
-            "position)."
-        ),
-        why_silent=(
-            "in one layer, what a head writes there reaches no answer. Answers are read at positions 10 to 19."
-        ),
-        needed=NEEDED,
-        reference=_best_circuit,
-    )
+circuit = scoring.SitesCheck(
+    "circuit",
+    "Which head is needed where",
+    core=False,
+    scorer=_lesson_scorer,
+    twin=_twin_scorer,
+    weights=_weights,
+    task=evidence_task,
+    example=[(0, 0, 10), (0, 1, 15)],
+    most_sites=MOST_SITES,
+    why_sites=(
+        "These are heads without positions. Both heads everywhere are the whole model: name sites, (layer, head, "
+        "position)."
+    ),
+    why_silent=(
+        "in one layer, what a head writes there reaches no answer. Answers are read at positions 10 to 19."
+    ),
+    needed=NEEDED,
+    reference=_best_circuit,
 )
 
 
@@ -344,7 +211,7 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
         by_token.append(scores.mean(1))
         by_position.append(scores.mean(0) - scores.mean((0, 1)))
         written.append((keys @ model.W_V[0, head] + model.b_V[0, head]) @ model.W_O[0, head] @ model.W_U)
-    (final,) = seen(model, task.make_data(300, seed=16).tokens, FINAL_SCALE)
+    (final,) = ours.seen(model, task.make_data(300, seed=16).tokens, ours.FINAL_SCALE)
     bias = model.b_O[0] @ model.W_U + final[:, n : 2 * n].mean() * model.b_U
     numbers = {
         "by_token": torch.stack(by_token),
@@ -371,15 +238,13 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
     return simulate, numbers
 
 
-explanation = CHECKS.add(
-    ExplanationCheck(
-        "explanation",
-        "Predict the model, mistakes included",
-        core=False,
-        model=lesson_model,
-        evidence=_evidence,
-        needed=0.65,
-        most_numbers=40_000,
-        reference=_explanation,
-    )
+explanation = scoring.ExplanationCheck(
+    "explanation",
+    "Predict the model, mistakes included",
+    core=False,
+    model=ours.lesson_model,
+    evidence=_evidence,
+    needed=0.65,
+    most_numbers=40_000,
+    reference=_explanation,
 )
