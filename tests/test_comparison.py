@@ -13,11 +13,10 @@ from exercises_utils.challenges.palindromes import task as palindromes
 from exercises_utils.evidence.claims import Claim, span
 from exercises_utils.lessons import LessonError, comparison, find_lessons
 from exercises_utils.lessons.comparison import ablations, page, read_figures, store_figures
-from exercises_utils.models import published
 from exercises_utils.models.architecture import PlainTransformer
 from exercises_utils.models.cards import Card, card_path
 from exercises_utils.models.native import build_model
-from exercises_utils.models.sources import checkpoint_path, lesson_instances
+from exercises_utils.models.sources import checkpoint_path, find, lesson_instances
 
 ROOT = Path(__file__).parent.parent
 STORED = read_figures(ROOT / "docs")
@@ -54,7 +53,7 @@ def test_the_figures_are_of_the_weights_that_are_here(challenge) -> None:
     for name, found in models.items():
         assert found["solved"] == found["exercises"] > 10, name
         if name == "published":
-            assert found["weights"] == published.address(challenge).sha256
+            assert found["weights"] == find(challenge, "published").sha256
             continue
         path = card_path(checkpoint_path(challenge, name))
         card = Card.from_json(path.read_text(encoding="utf-8"), path)

@@ -27,7 +27,7 @@ from exercises_utils.models import published
 from exercises_utils.models.cards import MissingWeightsError
 from exercises_utils.models.checkpoints import load_checkpoint
 from exercises_utils.models.native import build_model
-from exercises_utils.models.sources import available_instances, checkpoint_path, checkpoints_folder
+from exercises_utils.models.sources import available_instances, checkpoint_path, checkpoints_folder, find
 
 INSTANCES = available_instances("palindromes")
 
@@ -240,4 +240,4 @@ def test_the_evidence_of_a_published_model_belongs_to_the_file_that_was_publishe
     assert cards
     for path in cards:
         card = json.loads(path.read_text(encoding="utf-8"))
-        assert card["weights_sha256"] == published.address(card["challenge"]).sha256, path
+        assert card["weights_sha256"] == find(card["challenge"], published.INSTANCE).sha256, path
