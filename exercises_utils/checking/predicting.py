@@ -27,7 +27,7 @@ def letters(exercise: str, options: Iterable[str]) -> dict[str, str]:
     So the right answer is now here, now there, and the same on every machine. Also for a `Question`:
 
     >>> letters("which_head", ["mean", "sum", "both"])
-    {'a': 'sum', 'b': 'mean', 'c': 'both'}
+    {'a': 'both', 'b': 'mean', 'c': 'sum'}
 
     Raises `ValueError` for fewer than two options, or two that are the same.
     """
@@ -79,8 +79,8 @@ class Number:
     """A number, in a unit, perhaps between bounds."""
 
     unit: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
 
     @property
     def hint(self) -> str:
@@ -101,11 +101,11 @@ class Number:
             raise ValueError(f"Expected {self.hint}; {_came(answer)} came.")
         return value
 
-    def shown(self, value: float) -> str:
+    def shown(self, value: int | float) -> str:
         """The number and its unit."""
         return f"{_short(value)} {self.unit}".rstrip()
 
-    def beside(self, answer: float, came: float) -> str:
+    def beside(self, answer: int | float, came: int | float) -> str:
         """How far above or below."""
         gap = answer - came
         if _short(abs(gap)) == "0" or _short(answer) == _short(came):
@@ -174,7 +174,7 @@ def _item(item: Any) -> str:
     return str(item).strip()
 
 
-def _short(value: float | None) -> str:
+def _short(value: int | float | None) -> str:
     """A number to three significant digits, whole ones whole."""
     if value is None:
         return ""
@@ -315,8 +315,8 @@ def predict(
     *,
     options: Mapping[str, str] | None = None,
     unit: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
+    low: int | float | None = None,
+    high: int | float | None = None,
     ranking: Sequence[str] | None = None,
     order: str = "the largest first",
 ) -> Prediction:
