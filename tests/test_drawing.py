@@ -267,6 +267,17 @@ def test_a_text_is_wrapped_between_words_and_cut_at_the_last_line():
     assert all(svg.text_width(line, 12) <= 60 for line in lines)
 
 
+def test_lines_are_as_even_as_the_words_allow():
+    assert svg.wrapped("attended to if the values are equal", 200, 12) == [
+        "attended to if the values are",
+        "equal",
+    ]
+    assert svg.balanced("attended to if the values are equal", 200, 12) == [
+        "attended to if the",
+        "values are equal",
+    ]
+
+
 def test_a_line_break_stays():
     assert svg.wrapped("one\ntwo three", 200, 12) == ["one", "two three"]
 

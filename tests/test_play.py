@@ -41,7 +41,7 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def game(shown):
-    return play(ask, start="1 2 1", title="Three digits.", buttons={"turn round": lambda text: text[::-1]})
+    return play(ask, start="1 2 1", title="Three digits", buttons={"turn round": lambda text: text[::-1]})
 
 
 def told(game) -> str:
@@ -79,7 +79,7 @@ def test_what_is_no_input_gets_a_sentence_and_is_no_try(game, text):
 
 
 def test_an_error_of_the_model_s_own_is_a_sentence_too(shown):
-    game = play(lambda text: {}[text] if text == "boom" else ask(text), start="1 2 1", title="Three digits.")
+    game = play(lambda text: {}[text] if text == "boom" else ask(text), start="1 2 1", title="Three digits")
     game.type("boom")
     assert told(game) == "The model could not be asked. KeyError: 'boom'"
 
@@ -91,7 +91,7 @@ def test_what_a_learner_types_cannot_become_html(game):
 
 def test_a_start_that_is_no_input_is_refused(shown):
     with pytest.raises(ValueError, match="Expected 3 whole numbers"):
-        play(ask, start="1 2", title="Three digits.")
+        play(ask, start="1 2", title="Three digits")
 
 
 # Tries and failures
@@ -122,9 +122,9 @@ def test_the_first_input_is_no_try(game):
 def test_running_the_cell_again_loses_nothing(game, shown):
     game.type("1 1 2")
     game.type("7 8 9")
-    again = play(ask, start="1 2 1", title="Three digits.")
+    again = play(ask, start="1 2 1", title="Three digits")
     assert [t.text for t in again.tries.values()] == ["1 1 2", "7 8 9"]
-    assert play(ask, start="1 2 1", title="Another.").tries == {}
+    assert play(ask, start="1 2 1", title="Another").tries == {}
 
 
 def test_what_is_no_input_any_more_is_let_go(game, shown):
@@ -135,7 +135,7 @@ def test_what_is_no_input_any_more_is_let_go(game, shown):
         read_numbers(text, count=3, low=0, high=5)
         return ask(text)
 
-    assert [t.text for t in play(small, start="1 2 1", title="Three digits.").tries.values()] == ["1 1 2"]
+    assert [t.text for t in play(small, start="1 2 1", title="Three digits").tries.values()] == ["1 1 2"]
 
 
 def test_the_report_says_it_in_words(game, shown):
@@ -150,7 +150,7 @@ def test_the_report_says_it_in_words(game, shown):
 
 
 def test_where_nobody_knows_what_is_right_nothing_is_a_failure(shown):
-    game = play(lambda text: Reply([text], {"a": 0.9, "b": 0.1}), start="x", title="Any.")
+    game = play(lambda text: Reply([text], {"a": 0.9, "b": 0.1}), start="x", title="Any")
     game.type("y")
     assert game.best_failure is None
     assert told(game) == "The model says “a” with probability .900."
@@ -170,7 +170,7 @@ def test_a_button_that_cannot_says_why(shown):
     def refuse(text):
         raise ValueError("Expected something else.")
 
-    game = play(ask, start="1 2 1", title="Three digits.", buttons={"no": refuse})
+    game = play(ask, start="1 2 1", title="Three digits", buttons={"no": refuse})
     press(game, "no")
     assert told(game) == "Expected something else."
 
@@ -198,15 +198,15 @@ def test_inputs_may_differ_in_length(shown):
     def letters(text):
         return Reply(list(text), {"a": 1.0}, attention={"0.0": torch.eye(len(text))})
 
-    game = play(letters, start="abc", title="Letters.")
+    game = play(letters, start="abc", title="Letters")
     for text in ("abcdef", "a"):
         game.type(text)
         assert f"Where position {len(text) - 1} ({text[-1]}) attends" in game._picture.value
 
 
 def test_enter_asks_where_the_model_takes_its_time(shown):
-    assert play(ask, start="1 2 1", title="Slow.", live=False)._field.continuous_update is False
-    assert play(ask, start="1 2 1", title="Fast.")._field.continuous_update is True
+    assert play(ask, start="1 2 1", title="Slow", live=False)._field.continuous_update is False
+    assert play(ask, start="1 2 1", title="Fast")._field.continuous_update is True
 
 
 # What is shown
@@ -215,14 +215,14 @@ def test_enter_asks_where_the_model_takes_its_time(shown):
 def test_a_picture_and_words_stand_beside_the_widget(game, shown):
     assert set(shown[0]) == {"text/plain", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
     assert shown[0]["text/plain"] == (
-        "Three digits. (a game, for a notebook with a kernel)\n1 2 1\n"
+        "Three digits (a game, for a notebook with a kernel)\n1 2 1\n"
         "The model says “yes” with probability .567, and that is right."
     )
 
 
 def test_in_colab_the_widget_is_shown_alone(monkeypatch, shown):
     monkeypatch.setitem(sys.modules, "google.colab", sys)
-    game = play(ask, start="1 2 1", title="Three digits.")
+    game = play(ask, start="1 2 1", title="Three digits")
     assert shown == [game.widget]
 
 

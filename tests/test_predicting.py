@@ -1,12 +1,15 @@
 """A prediction is kept, stands beside what came, is never counted as wrong, and holds nothing up."""
 
 from collections import Counter
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from exercises_utils.checking import letters, predict, predicting, predictions
+from exercises_utils.checking import Prediction, letters, predict, predicting, predictions
+from exercises_utils.lessons import find_lessons
 
 OPTIONS = {"mirror": "at its mirror", "itself": "at itself", "start": "at `START`"}
 LETTER_OF = {name: letter for letter, name in letters("where", OPTIONS).items()}
@@ -295,3 +298,16 @@ def test_the_options_as_the_lesson_has_to_show_them():
     assert [line[:8] for line in lines] == ["- **a** ", "- **b** ", "- **c** "]
     assert f"- **{LETTER_OF['start']}** at `START`" in lines
     assert share().markdown() == ""
+
+
+@pytest.mark.parametrize("lesson", find_lessons(Path(__file__).parent.parent), ids=lambda lesson: lesson.name)
+def test_a_lesson_shows_the_options_of_its_predictions(lesson):
+    source = lesson.source.read_text(encoding="utf-8")
+    if 'tags=["prediction"]' not in source:
+        return
+    checks = import_module(f"exercises_utils.challenges.{lesson.challenge}.checks")
+    for prediction in (value for value in vars(checks).values() if isinstance(value, Prediction)):
+        shown = "\n".join(f"# {line}" for line in prediction.markdown().split("\n"))
+        assert shown.rstrip("# ") in source, (
+            f"{prediction.exercise}: the lesson has to show\n{prediction.markdown()}"
+        )

@@ -139,7 +139,8 @@ class Layout:
         siblings = [k for k, a in enumerate(self._arrows) if getattr(a, end) == name]
         siblings.sort(key=lambda k: (self.boxes[getattr(self._arrows[k], other)].x, k))
         box = self.boxes[name]
-        return box.x + box.width * ((siblings.index(i) + 1) / (len(siblings) + 1) - 0.5)
+        step = min(box.width / (len(siblings) + 1), 34)
+        return box.x + step * (siblings.index(i) - (len(siblings) - 1) / 2)
 
     def _way(self, i: int) -> _Way:
         """Straight up where nothing stands in between; else by the space between two columns, to arrive from below."""
@@ -170,7 +171,7 @@ class Layout:
         if not self._arrows[i].text:
             return []
         across = abs(self._ways[i].x - self._ways[i].x_end)
-        return svg.wrapped(self._arrows[i].text, min(max(across, 150), 230), LABEL, lines=3)
+        return svg.balanced(self._arrows[i].text, min(max(across, 150), 230), LABEL, lines=3)
 
     def _free(self, x: svg.Pixels, rows: range) -> bool:
         """Whether no box of these rows stands at x."""
@@ -251,7 +252,7 @@ class Layout:
 def _fitted(text: str, room: svg.Pixels) -> tuple[svg.Pixels, list[str]]:
     """The size of the letters, and the lines, of a text in a box: as large as leaves it whole, in four lines."""
     for size in _SIZES:
-        lines = svg.wrapped(text, room, size, bold=True)
+        lines = svg.balanced(text, room, size, bold=True)
         if " ".join(lines) == " ".join(text.split()):
             break
     return size, lines

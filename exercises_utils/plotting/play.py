@@ -115,7 +115,7 @@ class Game:
             + ("" if live else " and press Enter")
             + (", or press a button." if buttons else ".")
         )
-        heading = HTML(_text(f"**{self.title}** {ways} Can you find one that the model gets wrong?"))
+        heading = HTML(_text(f"**{self.title}.** {ways} Can you find one that the model gets wrong?"))
         controls = HBox(
             [*changes, self._best, *([self._query] if self._reply.attention else [])],
             layout=Layout(flex_flow="row wrap", align_items="center"),
@@ -227,7 +227,7 @@ def play(
         ask: the text as it was typed → a `Reply`. A `ValueError` is shown as a sentence: say what was expected and
             what came (`read_numbers` does). Any other error is shown with its type.
         start: the first input. It is no try, and its picture is what a page without a kernel shows.
-        title: what this is, such as "The palindrome model".
+        title: what this is, such as "The palindrome model"; for another model, another title.
         buttons: by their names, functions that get the present text and return another one.
         live: whether each keystroke asks the model; else Enter does. For models that take their time.
 

@@ -55,6 +55,17 @@ def wrapped(text: str, width: Pixels, size: Pixels, bold: bool = False, lines: i
     return [*done[: lines - 1], shortened(" ".join(done[lines - 1 :]), width, size, bold)]
 
 
+def balanced(text: str, width: Pixels, size: Pixels, bold: bool = False, lines: int = 4) -> list[str]:
+    """The text in as few lines as `wrapped` needs, and these as even as its words allow."""
+    best = wrapped(text, width, size, bold, lines)
+    for narrower in range(int(width) - 4, 40, -4):
+        tried = wrapped(text, narrower, size, bold, lines)
+        if len(tried) > len(best) or " ".join(tried) != " ".join(best):
+            break
+        best = tried
+    return best
+
+
 def shortened(text: str, width: Pixels, size: Pixels, bold: bool = False) -> str:
     """The text, or as much of its beginning as fits into `width` pixels, with an ellipsis."""
     if text_width(text, size, bold) <= width:

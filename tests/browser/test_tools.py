@@ -30,7 +30,7 @@ def ask(text):
     truth = "yes" if a == c else "no"
     return plotting.Reply([str(a), str(b), str(c)], {said: sure, other: 1 - sure}, truth, patterns, {(0, 2): a == c})
 
-game = plotting.play(ask, start="1 2 1", title="Three digits.", buttons={"turn round": lambda text: text[::-1]})
+game = plotting.play(ask, start="1 2 1", title="Three digits", buttons={"turn round": lambda text: text[::-1]})
 """
 PREDICTION = """\
 from exercises_utils.checking import predict, predictions

@@ -328,7 +328,7 @@ def ask(text):
         [str(a), str(b), str(c)], {"yes": 0.7, "no": 0.3}, "yes" if a == c else "no", {"0.0": torch.eye(3)}, {(0, 2): a == c}
     )
 
-game = plotting.play(ask, start="1 2 1", title="Three digits.", buttons={"turn round": lambda text: text[::-1]})
+game = plotting.play(ask, start="1 2 1", title="Three digits", buttons={"turn round": lambda text: text[::-1]})
 game.type("1 2 3")
 game.type("1 2")
 game.report()
