@@ -202,9 +202,10 @@ class Record:
     late: bool = False
 
     @property
-    def note(self) -> str:
-        """How the one lies to the other; that it was said afterwards, where it was."""
-        return "said after it was shown" if self.late else self.beside
+    def outcome(self) -> str:
+        """What came, and how the answer lies to it; or that it was said afterwards, where it was."""
+        note = "said after it was shown" if self.late else self.beside
+        return f"{self.came} ({note})" if note else str(self.came)
 
 
 @dataclass
@@ -219,13 +220,12 @@ class Predictions:
         if not met:
             show("No prediction has been met yet.")
             return
-        head = ("question", "you said", "what came", "")
-        rows = [(r.question, r.said or "open", r.came or "not yet looked at", r.note) for r in met]
-        plain = "\n".join(
-            f"{q}\n  you said:  {said}\n  what came: {came}" + (f" ({note})" if note else "")
-            for q, said, came, note in rows
-        )
-        display({"text/plain": plain, "text/html": _table(head, rows)}, raw=True)
+        rows = [
+            (r.question, r.said or "open", "not yet looked at" if r.came is None else r.outcome) for r in met
+        ]
+        plain = "\n".join(f"{q}\n  you said:  {said}\n  what came: {came}" for q, said, came in rows)
+        table = _table(("question", "you said", "what came"), rows)
+        display({"text/plain": plain, "text/html": table}, raw=True)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -297,8 +297,7 @@ class Prediction:
         if record.said is None:
             show(f"What came: {record.came}.\nYour prediction `{self.exercise}` is open.")
             return
-        note = f" ({record.note})" if record.note else ""
-        show(f"You said: {record.said}.\nWhat came: {record.came}{note}.")
+        show(f"You said: {record.said}.\nWhat came: {record.outcome}.")
 
     def markdown(self) -> str:
         """The options as they have to stand in the lesson, a line each; nothing for a number or a ranking."""
