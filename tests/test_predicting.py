@@ -221,6 +221,11 @@ def test_a_prediction_has_one_form(forms):
         predict("x", "?", **forms)
 
 
+def test_an_option_is_not_named_like_a_letter():
+    with pytest.raises(ValueError, match=r"\['a'\], which could be taken for their letters"):
+        predict("x", "?", options={"a": "one", "two": "two"})
+
+
 # The table
 
 
@@ -243,7 +248,7 @@ def test_the_table_has_what_was_met_in_its_order(said):
 def test_the_table_is_small_and_safe(monkeypatch):
     shown = []
     monkeypatch.setattr(predicting, "display", lambda data, raw: shown.append(data["text/html"]))
-    predict("x", "Is 1 < 2 in `END`?", options={"y": "<b>yes</b>", "n": "no"}).compare("<script>")
+    predict("x", "Is 1 < 2 in `END`?", options={"yes": "<b>yes</b>", "no": "no"}).compare("<script>")
     predictions.summary()
     assert "Is 1 &lt; 2 in <code>END</code>?" in shown[0]
     assert "&lt;script&gt;" in shown[0]

@@ -324,17 +324,22 @@ def predict(
     Args:
         exercise: the name of the cell, of the learner's variable, and of what is kept.
         question: in a few words, for the table at the end.
-        options: texts by names of your own. Letters are given by `letters`, so the lesson shows `.markdown()`.
+        options: texts by names of your own, such as "mirror", which `compare` takes. Letters are given by `letters`, so
+            the lesson shows `.markdown()`.
         unit: of a number, such as "logits" or "" for a share; `low` and `high` are its bounds.
         ranking: the items to put in order; `order` says in which.
 
     Raises:
-        ValueError: none, or several, of options, unit and ranking.
+        ValueError: none, or several, of options, unit and ranking; or an option's name could be taken for a letter.
     """
     if sum(form is not None for form in (options, unit, ranking)) != 1:
         raise ValueError(f"{exercise!r} needs one of `options`, `unit` and `ranking`")
     form: Form
     if options is not None:
+        if short := [name for name in options if len(name) == 1]:
+            raise ValueError(
+                f"{exercise!r} has options named {short}, which could be taken for their letters"
+            )
         form = Letter(letters(exercise, options), dict(options))
     elif unit is not None:
         form = Number(unit, low, high)
