@@ -98,6 +98,36 @@ def test_no_outputs_and_no_edits_to_checks(lesson):
     assert locked == ["check_total", "check_winner"]
 
 
+PREDICTION = """
+# %% nbgrader={"grade_id": "guess", "solution": true, "grade": false, "locked": false, "schema_version": 3} tags=["prediction"]
+### BEGIN SOLUTION
+guess = "b"  # "a" or "b"
+### END SOLUTION
+
+# %% nbgrader={"grade_id": "check_guess", "solution": false, "grade": false, "locked": true, "schema_version": 3}
+checks.guess(guess)
+
+# %%
+checks.guess.compare("a")
+"""  # noqa: E501
+
+
+def test_nobody_s_prediction_is_a_solution(lesson):
+    lesson.source.write_text(lesson.source.read_text() + PREDICTION)
+    cells = exercise_notebook(read_source(lesson)).cells
+    ids = [cell.id for cell in cells]
+    assert cells[ids.index("guess")].source == 'guess = None  # "a" or "b"'
+    assert cells[ids.index("check_guess") + 1].source == 'checks.guess.compare("a")'
+
+
+def test_a_prediction_without_what_came_is_refused(lesson):
+    lesson.source.write_text(lesson.source.read_text() + PREDICTION.replace("compare(", "forget("))
+    with pytest.raises(
+        LessonError, match="`guess` is a prediction, and no cell after it has checks.guess.compare"
+    ):
+        read_source(lesson)
+
+
 # What a source must not do
 
 
@@ -157,6 +187,23 @@ def test_build_executes_and_is_the_same_every_time(lesson_folder, lesson):
         "01_small.py",
         "pyproject.toml",
     ]
+
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+GAME = f"""
+from ipywidgets import Text
+view = {{"version_major": 2, "version_minor": 0, "model_id": Text().model_id}}
+display({{"text/plain": "a game", "{WIDGET}": view}}, raw=True)
+"""
+
+
+def test_of_a_widget_what_stands_in_its_place_is_stored(lesson):
+    edit(lesson.source, "checks.winner(winner)\n", "checks.winner(winner)\n\n# %%" + GAME)
+    build(lesson)
+    solution = nbformat.read(lesson.solution, as_version=4)
+    shown = [output.data for cell in solution.cells for output in cell.get("outputs", []) if "data" in output]
+    assert shown == [{"text/plain": "a game"}]
+    assert "widgets" not in solution.metadata
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def letters(exercise: str, options: Iterable[str]) -> dict[str, str]:
     So the right answer is now here, now there, and the same on every machine. Also for a `Question`:
 
     >>> letters("which_head", ["mean", "sum", "both"])
-    {'a': 'sum', 'b': 'mean', 'c': 'both'}
+    {'a': 'both', 'b': 'mean', 'c': 'sum'}
 
     Raises `ValueError` for fewer than two options, or two that are the same.
     """
@@ -79,8 +79,8 @@ class Number:
     """A number, in a unit, perhaps between bounds."""
 
     unit: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
 
     @property
     def hint(self) -> str:
@@ -101,11 +101,11 @@ class Number:
             raise ValueError(f"Expected {self.hint}; {_came(answer)} came.")
         return value
 
-    def shown(self, value: float) -> str:
+    def shown(self, value: int | float) -> str:
         """The number and its unit."""
         return f"{_short(value)} {self.unit}".rstrip()
 
-    def beside(self, answer: float, came: float) -> str:
+    def beside(self, answer: int | float, came: int | float) -> str:
         """How far above or below."""
         gap = answer - came
         if _short(abs(gap)) == "0" or _short(answer) == _short(came):
@@ -174,7 +174,7 @@ def _item(item: Any) -> str:
     return str(item).strip()
 
 
-def _short(value: float | None) -> str:
+def _short(value: int | float | None) -> str:
     """A number to three significant digits, whole ones whole."""
     if value is None:
         return ""
@@ -202,9 +202,10 @@ class Record:
     late: bool = False
 
     @property
-    def note(self) -> str:
-        """How the one lies to the other; that it was said afterwards, where it was."""
-        return "said after it was shown" if self.late else self.beside
+    def outcome(self) -> str:
+        """What came, and how the answer lies to it; or that it was said afterwards, where it was."""
+        note = "said after it was shown" if self.late else self.beside
+        return f"{self.came} ({note})" if note else str(self.came)
 
 
 @dataclass
@@ -219,13 +220,12 @@ class Predictions:
         if not met:
             show("No prediction has been met yet.")
             return
-        head = ("question", "you said", "what came", "")
-        rows = [(r.question, r.said or "open", r.came or "not yet looked at", r.note) for r in met]
-        plain = "\n".join(
-            f"{q}\n  you said:  {said}\n  what came: {came}" + (f" ({note})" if note else "")
-            for q, said, came, note in rows
-        )
-        display({"text/plain": plain, "text/html": _table(head, rows)}, raw=True)
+        rows = [
+            (r.question, r.said or "open", "not yet looked at" if r.came is None else r.outcome) for r in met
+        ]
+        plain = "\n".join(f"{q}\n  you said:  {said}\n  what came: {came}" for q, said, came in rows)
+        table = _table(("question", "you said", "what came"), rows)
+        display({"text/plain": plain, "text/html": table}, raw=True)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -297,8 +297,7 @@ class Prediction:
         if record.said is None:
             show(f"What came: {record.came}.\nYour prediction `{self.exercise}` is open.")
             return
-        note = f" ({record.note})" if record.note else ""
-        show(f"You said: {record.said}.\nWhat came: {record.came}{note}.")
+        show(f"You said: {record.said}.\nWhat came: {record.outcome}.")
 
     def markdown(self) -> str:
         """The options as they have to stand in the lesson, a line each; nothing for a number or a ranking."""
@@ -315,8 +314,8 @@ def predict(
     *,
     options: Mapping[str, str] | None = None,
     unit: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
+    low: int | float | None = None,
+    high: int | float | None = None,
     ranking: Sequence[str] | None = None,
     order: str = "the largest first",
 ) -> Prediction:
@@ -325,17 +324,22 @@ def predict(
     Args:
         exercise: the name of the cell, of the learner's variable, and of what is kept.
         question: in a few words, for the table at the end.
-        options: texts by names of your own. Letters are given by `letters`, so the lesson shows `.markdown()`.
+        options: texts by names of your own, such as "mirror", which `compare` takes. Letters are given by `letters`, so
+            the lesson shows `.markdown()`.
         unit: of a number, such as "logits" or "" for a share; `low` and `high` are its bounds.
         ranking: the items to put in order; `order` says in which.
 
     Raises:
-        ValueError: none, or several, of options, unit and ranking.
+        ValueError: none, or several, of options, unit and ranking; or an option's name could be taken for a letter.
     """
     if sum(form is not None for form in (options, unit, ranking)) != 1:
         raise ValueError(f"{exercise!r} needs one of `options`, `unit` and `ranking`")
     form: Form
     if options is not None:
+        if short := [name for name in options if len(name) == 1]:
+            raise ValueError(
+                f"{exercise!r} has options named {short}, which could be taken for their letters"
+            )
         form = Letter(letters(exercise, options), dict(options))
     elif unit is not None:
         form = Number(unit, low, high)

@@ -15,7 +15,7 @@ _SIZES = (12.5, 11.5, 10.5)  # pixels: letters in boxes, the first that leaves w
 _PAD = 9  # pixels between a text and its box
 _TOP = 34  # pixels that the title takes
 
-Point = tuple[float, float]
+Point = tuple[svg.Pixels, svg.Pixels]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Part:
 class PlacedBox:
     """A box on the picture: its middle, its size, the lines of its text and the size of their letters."""
 
-    x: float
-    y: float
-    width: float
-    height: float
+    x: svg.Pixels
+    y: svg.Pixels
+    width: svg.Pixels
+    height: svg.Pixels
     lines: list[str]
-    size: float
+    size: svg.Pixels
     state: str
 
 
@@ -61,8 +61,8 @@ class _Way:
     Of two lanes, the way between them is at the edge of the column `turn`.
     """
 
-    x: float
-    x_end: float
+    x: svg.Pixels
+    x_end: svg.Pixels
     lanes: tuple[int, ...]
     turn: int = 0
 
@@ -89,7 +89,7 @@ class Layout:
         self._ways = [self._way(i) for i in range(len(arrows))]
         self._labels = [self._wrapped(i) for i in range(len(arrows))]
         self.row_spans: dict[str, Point] = {}
-        self._lane_at: dict[tuple[int, int], float] = {}
+        self._lane_at: dict[tuple[int, int], svg.Pixels] = {}
         self.bottom = self._place_rows()
         points = self._points()
         self.arrows = [
@@ -115,7 +115,7 @@ class Layout:
             left += room * share
         return spans
 
-    def middle(self, column: str) -> float:
+    def middle(self, column: str) -> svg.Pixels:
         """The middle of a column."""
         left, width = self.columns[column]
         return left + width / 2
@@ -132,14 +132,15 @@ class Layout:
     def _row(self, name: str) -> int:
         return self.rows.index(self._boxes[name].end)
 
-    def _port(self, i: int, end: str) -> float:
+    def _port(self, i: int, end: str) -> svg.Pixels:
         """The x at which an arrow meets a box; the box's arrows stand side by side, in the order of their other ends."""
         other = "end" if end == "start" else "start"
         name = getattr(self._arrows[i], end)
         siblings = [k for k, a in enumerate(self._arrows) if getattr(a, end) == name]
         siblings.sort(key=lambda k: (self.boxes[getattr(self._arrows[k], other)].x, k))
         box = self.boxes[name]
-        return box.x + box.width * ((siblings.index(i) + 1) / (len(siblings) + 1) - 0.5)
+        step = min(box.width / (len(siblings) + 1), 34)
+        return box.x + step * (siblings.index(i) - (len(siblings) - 1) / 2)
 
     def _way(self, i: int) -> _Way:
         """Straight up where nothing stands in between; else by the space between two columns, to arrive from below."""
@@ -153,7 +154,7 @@ class Layout:
         turn = list(self.columns).index(self._boxes[arrow.start].start) + (1 if x_end >= x else 0)
         return _Way(x, x_end, (first, last), turn)
 
-    def _straightened(self, i: int, x: float, x_end: float) -> Point:
+    def _straightened(self, i: int, x: svg.Pixels, x_end: svg.Pixels) -> Point:
         """Both ends, one above the other where a box has no other arrow on that side and is wide enough."""
         arrow = self._arrows[i]
         start, end = self.boxes[arrow.start], self.boxes[arrow.end]
@@ -170,16 +171,16 @@ class Layout:
         if not self._arrows[i].text:
             return []
         across = abs(self._ways[i].x - self._ways[i].x_end)
-        return svg.wrapped(self._arrows[i].text, min(max(across, 150), 230), LABEL, lines=3)
+        return svg.balanced(self._arrows[i].text, min(max(across, 150), 230), LABEL, lines=3)
 
-    def _free(self, x: float, rows: range) -> bool:
+    def _free(self, x: svg.Pixels, rows: range) -> bool:
         """Whether no box of these rows stands at x."""
         between = [box for name, box in self.boxes.items() if self._row(name) in rows]
         return all(abs(x - box.x) > box.width / 2 + 8 for box in between)
 
     # Down
 
-    def _place_rows(self) -> float:
+    def _place_rows(self) -> svg.Pixels:
         """Gives rows and lanes their heights on the page, from the top; returns where the last row ends."""
         y, top = self.top + 8.0, len(self.rows) - 1
         for row in range(top, -2, -1):
@@ -248,10 +249,10 @@ class Layout:
         return next(free, places[0]), y
 
 
-def _fitted(text: str, room: float) -> tuple[float, list[str]]:
+def _fitted(text: str, room: svg.Pixels) -> tuple[svg.Pixels, list[str]]:
     """The size of the letters, and the lines, of a text in a box: as large as leaves it whole, in four lines."""
     for size in _SIZES:
-        lines = svg.wrapped(text, room, size, bold=True)
+        lines = svg.balanced(text, room, size, bold=True)
         if " ".join(lines) == " ".join(text.split()):
             break
     return size, lines

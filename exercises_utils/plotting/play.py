@@ -87,14 +87,22 @@ class Game:
 
     def _build(self, start: str, buttons: Mapping[str, Change], live: bool) -> None:
         """Makes the widget and its parts."""
-        from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
+        from ipywidgets import HTML, BoundedIntText, Button, HBox, Layout, Text, VBox
 
         narrow, own = Layout(width="auto"), {"description_width": "initial"}
         self._said, self._picture, self._score = HTML(), HTML(), HTML()
         self._field = Text(
             start, description="input", continuous_update=live, layout=Layout(width="99%"), style=own
         )
-        self._query = Dropdown(description="attention from", layout=narrow, style=own)
+        # An arrow key in a list of positions would move JupyterLab to another cell; here it does not.
+        self._query = BoundedIntText(
+            description="attention from position",
+            min=0,
+            max=0,
+            continuous_update=True,
+            layout=Layout(width="210px"),
+            style=own,
+        )
         changes = [Button(description=name, layout=narrow) for name in buttons]
         for button, change in zip(changes, buttons.values(), strict=True):
             button.on_click(partial(self._press, change))
@@ -107,7 +115,7 @@ class Game:
             + ("" if live else " and press Enter")
             + (", or press a button." if buttons else ".")
         )
-        heading = HTML(_text(f"**{self.title}** {ways} Can you find one that the model gets wrong?"))
+        heading = HTML(_text(f"**{self.title}.** {ways} Can you find one that the model gets wrong?"))
         controls = HBox(
             [*changes, self._best, *([self._query] if self._reply.attention else [])],
             layout=Layout(flex_flow="row wrap", align_items="center"),
@@ -172,19 +180,18 @@ class Game:
 
     def _complain(self, error: Exception) -> None:
         """Says what is wrong with the input; what was drawn before stays, pale."""
-        kind = (
-            "" if isinstance(error, ValueError) else f"The model could not be asked. {type(error).__name__}: "
-        )
-        self._said.value = _note(f"{kind}{error}", "var(--jp-warn-color1, #b26a00)")
+        about = str(error)
+        if not isinstance(error, ValueError):
+            about = f"The model could not be asked. {type(error).__name__}: {about.splitlines()[0] if about else ''}"
+        self._said.value = _note(about, "var(--jp-warn-color1, #b26a00)")
         self._picture.value = f'<div style="opacity:.45">{self._drawn()}</div>'
 
     def _offer_positions(self) -> None:
-        """Offers the positions that attention can be shown from, and keeps the one that was chosen if it still is there."""
-        names = [(f"{i}: {token}", i) for i, token in enumerate(self._reply.tokens)]
-        chosen, before = self._query.value, len(self._query.options)
-        if list(self._query.options) != names:
-            self._query.options = names
-            self._query.value = chosen if before == len(names) else len(names) - 1
+        """The positions that attention can be shown from; in an input of another length, the last one is."""
+        last = len(self._reply.tokens) - 1
+        if last != self._query.max:
+            self._query.max = last
+            self._query.value = last
 
     def _draw(self) -> None:
         self._said.value = _note(verdict(self._reply))
@@ -220,7 +227,7 @@ def play(
         ask: the text as it was typed → a `Reply`. A `ValueError` is shown as a sentence: say what was expected and
             what came (`read_numbers` does). Any other error is shown with its type.
         start: the first input. It is no try, and its picture is what a page without a kernel shows.
-        title: what this is, such as "The palindrome model".
+        title: what this is, such as "The palindrome model"; for another model, another title.
         buttons: by their names, functions that get the present text and return another one.
         live: whether each keystroke asks the model; else Enter does. For models that take their time.
 

@@ -57,7 +57,7 @@ class Reply:
         return max(self.probabilities, key=lambda answer: self.probabilities[answer])
 
 
-def probability(p: float) -> str:
+def probability(p: int | float) -> str:
     """Three decimals, and never 1.000 or .000."""
     return "above .999" if p >= 0.9995 else "below .001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
 
@@ -91,16 +91,16 @@ def _odd(reply: Reply) -> set[int]:
 class _Columns:
     """Where the tokens stand: the left edge and the width of each, and the size of their letters, in pixels."""
 
-    left: list[float]
-    width: list[float]
-    size: float
+    left: list[svg.Pixels]
+    width: list[svg.Pixels]
+    size: svg.Pixels
 
-    def middle(self, i: int) -> float:
+    def middle(self, i: int) -> svg.Pixels:
         """The middle of a column."""
         return self.left[i] + self.width[i] / 2
 
     @property
-    def right(self) -> float:
+    def right(self) -> svg.Pixels:
         """The right edge of the last column."""
         return self.left[-1] + self.width[-1]
 
@@ -130,11 +130,11 @@ def picture(reply: Reply, query: int | None = None) -> str:
     return svg.document(max(_WIDTH, columns.right + _EDGE), y + 6, parts, described(reply))
 
 
-def _heading(y: float, words: str) -> str:
+def _heading(y: svg.Pixels, words: str) -> str:
     return svg.text(_EDGE, y, words, 12, bold=True, text_anchor="start")
 
 
-def _draw_tokens(reply: Reply, columns: _Columns, query: int, y: float) -> tuple[list[str], float]:
+def _draw_tokens(reply: Reply, columns: _Columns, query: int, y: svg.Pixels) -> tuple[list[str], svg.Pixels]:
     """The tokens with their positions; over them, arcs that join those that belong together."""
     widest = max((abs(b - a) for a, b in reply.links), default=0)
     line = y + (16 + 44 * widest / len(reply.tokens) if widest else 4)
@@ -158,7 +158,7 @@ def _draw_tokens(reply: Reply, columns: _Columns, query: int, y: float) -> tuple
     return parts, line - y + 52
 
 
-def _arc(x: float, x_end: float, y: float, height: float, agree: bool) -> str:
+def _arc(x: svg.Pixels, x_end: svg.Pixels, y: svg.Pixels, height: svg.Pixels, agree: bool) -> str:
     """An arc over a line, `height` high; one that does not agree carries a sign, which needs no colour to be seen."""
     a, b, low, high = (svg.number(value) for value in (x, x_end, y, y - 4 / 3 * height))
     arc = f"M{a} {low}C{a} {high} {b} {high} {b} {low}"
@@ -172,7 +172,7 @@ def _arc(x: float, x_end: float, y: float, height: float, agree: bool) -> str:
     )
 
 
-def _draw_answers(reply: Reply, columns: _Columns, query: int, y: float) -> tuple[list[str], float]:
+def _draw_answers(reply: Reply, columns: _Columns, query: int, y: svg.Pixels) -> tuple[list[str], svg.Pixels]:
     """A bar for each answer, the most likely ones if there are many."""
     ranked = sorted(reply.probabilities.items(), key=lambda item: -item[1])
     shown = ranked[:MAX_ANSWERS] if len(ranked) > MAX_ANSWERS else list(reply.probabilities.items())
@@ -195,7 +195,7 @@ def _draw_answers(reply: Reply, columns: _Columns, query: int, y: float) -> tupl
     return parts, 22 + 22 * len(shown) + 12
 
 
-def _draw_row(reply: Reply, columns: _Columns, query: int, y: float) -> tuple[list[str], float]:
+def _draw_row(reply: Reply, columns: _Columns, query: int, y: svg.Pixels) -> tuple[list[str], svg.Pixels]:
     """Where one position attends: a row for each head, a cell under each token."""
     if not reply.attention:
         return [], 0
@@ -216,7 +216,9 @@ def _draw_row(reply: Reply, columns: _Columns, query: int, y: float) -> tuple[li
     return parts, 22 + 22 * len(reply.attention) + 12
 
 
-def _draw_patterns(reply: Reply, columns: _Columns, query: int, y: float) -> tuple[list[str], float]:
+def _draw_patterns(
+    reply: Reply, columns: _Columns, query: int, y: svg.Pixels
+) -> tuple[list[str], svg.Pixels]:
     """All patterns, small; the row that is shown above is framed."""
     if not reply.attention:
         return [], 0

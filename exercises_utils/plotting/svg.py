@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+Pixels = int | float
 INK, MUTED, LINE, PALE = "#222222", "#5f5f5f", "#b8b8b8", "#f1f3f5"
 _FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 # Widths in em, rounded up from DejaVu Sans, the widest font of the list above.
@@ -26,13 +27,13 @@ _WIDTH_OF = {character: width for width, characters in _WIDTHS.items() for chara
 _BOLD = 1.17
 
 
-def text_width(text: str, size: float, bold: bool = False) -> float:
+def text_width(text: str, size: Pixels, bold: bool = False) -> Pixels:
     """How many pixels a text of this size (in pixels) takes at most, in any of the fonts that may draw it."""
     ems = sum(_WIDTH_OF.get(c, 1.0 if ord(c) < 0x1F000 else 1.4) for c in text)
     return ems * size * (_BOLD if bold else 1.0)
 
 
-def wrapped(text: str, width: float, size: float, bold: bool = False, lines: int = 4) -> list[str]:
+def wrapped(text: str, width: Pixels, size: Pixels, bold: bool = False, lines: int = 4) -> list[str]:
     """The text in lines of at most `width` pixels, broken between words, or within a word that is too long.
 
     A line break in the text is kept. Of a text that needs more than `lines` lines, the last one kept ends with an
@@ -54,7 +55,18 @@ def wrapped(text: str, width: float, size: float, bold: bool = False, lines: int
     return [*done[: lines - 1], shortened(" ".join(done[lines - 1 :]), width, size, bold)]
 
 
-def shortened(text: str, width: float, size: float, bold: bool = False) -> str:
+def balanced(text: str, width: Pixels, size: Pixels, bold: bool = False, lines: int = 4) -> list[str]:
+    """The text in as few lines as `wrapped` needs, and these as even as its words allow."""
+    best = wrapped(text, width, size, bold, lines)
+    for narrower in range(int(width) - 4, 40, -4):
+        tried = wrapped(text, narrower, size, bold, lines)
+        if len(tried) > len(best) or " ".join(tried) != " ".join(best):
+            break
+        best = tried
+    return best
+
+
+def shortened(text: str, width: Pixels, size: Pixels, bold: bool = False) -> str:
     """The text, or as much of its beginning as fits into `width` pixels, with an ellipsis."""
     if text_width(text, size, bold) <= width:
         return text
@@ -63,7 +75,7 @@ def shortened(text: str, width: float, size: float, bold: bool = False) -> str:
     return f"{text}…"
 
 
-def _pieces(word: str, width: float, size: float, bold: bool) -> Iterable[str]:
+def _pieces(word: str, width: Pixels, size: Pixels, bold: bool) -> Iterable[str]:
     """A word, in parts that fit into `width`."""
     while text_width(word, size, bold) > width and len(word) > 1:
         n = next((n for n in range(len(word) - 1, 1, -1) if text_width(word[:n], size, bold) <= width), 1)
@@ -72,7 +84,7 @@ def _pieces(word: str, width: float, size: float, bold: bool) -> Iterable[str]:
     yield word
 
 
-def number(value: float) -> str:
+def number(value: Pixels) -> str:
     """A coordinate, to a tenth of a pixel."""
     return f"{value if abs(value) >= 0.05 else 0:.1f}".removesuffix(".0")
 
@@ -91,20 +103,20 @@ def attributes(**values: Any) -> str:
     )
 
 
-def text(x: float, y: float, words: str, size: float = 12, *, bold: bool = False, **look: Any) -> str:
+def text(x: Pixels, y: Pixels, words: str, size: Pixels = 12, *, bold: bool = False, **look: Any) -> str:
     """One line of text around x (or from it: `text_anchor="start"`), y being its base line."""
     look = {"text_anchor": "middle", "font_weight": "bold" if bold else None, "fill": INK} | look
     return f"<text{attributes(x=x, y=y, font_size=size, **look)}>{escaped(words)}</text>"
 
 
-def lines(x: float, middle: float, words: Sequence[str], size: float = 12, **look: Any) -> str:
+def lines(x: Pixels, middle: Pixels, words: Sequence[str], size: Pixels = 12, **look: Any) -> str:
     """Several lines of text around a point; a line is 1.25 times its size high."""
     step = 1.25 * size
     first = middle - step * (len(words) - 1) / 2 + 0.36 * size
     return "".join(text(x, first + i * step, line, size, **look) for i, line in enumerate(words))
 
 
-def rect(x: float, y: float, width: float, height: float, *, tip: str = "", **look: Any) -> str:
+def rect(x: Pixels, y: Pixels, width: Pixels, height: Pixels, *, tip: str = "", **look: Any) -> str:
     """A rectangle, with what the mouse shows over it."""
     inside = f"<title>{escaped(tip)}</title>" if tip else ""
     return f"<rect{attributes(x=x, y=y, width=width, height=height, **look)}>{inside}</rect>"
@@ -115,7 +127,7 @@ def path(d: str, **look: Any) -> str:
     return f"<path{attributes(d=d, **({'fill': 'none'} | look))}/>"
 
 
-def document(width: float, height: float, parts: Iterable[str], about: str) -> str:
+def document(width: Pixels, height: Pixels, parts: Iterable[str], about: str) -> str:
     """The whole picture on its card; `about` says in words what is on it, for those who cannot see it."""
     w, h = number(width), number(height)
     return (

@@ -16,6 +16,8 @@ const lesson = {
       figures_drawn: lesson.drawn(cell.node, '.jp-OutputArea .js-plotly-plot', '.main-svg'),
       widgets: html.filter(text => text.includes('class="cv-')).length,
       widgets_drawn: lesson.drawn(cell.node, '.jp-OutputArea div[class^=cv-]', 'canvas'),
+      games: outputs.filter(output => output.data && 'application/vnd.jupyter.widget-view+json' in output.data).length,
+      games_drawn: lesson.drawn(cell.node, '.jp-OutputArea .widget-vbox', 'svg'),
       details: source.split('<details').length - 1,
       details_drawn: lesson.drawn(cell.node, '.jp-MarkdownOutput details', 'summary'),
     };
@@ -47,8 +49,8 @@ const lesson = {
   },
   viewIsDrawn() {
     const view = lesson.notebook().widgets.filter(lesson.inView).map(lesson.counts);
-    const complete = c => c.figures === c.figures_drawn && c.widgets === c.widgets_drawn && c.details === c.details_drawn;
-    return view.length > 0 && view.every(complete);
+    const kinds = ['figures', 'widgets', 'games', 'details'];
+    return view.length > 0 && view.every(counts => kinds.every(kind => counts[kind] === counts[`${kind}_drawn`]));
   },
   atEnd() {
     const last = lesson.notebook().widgets.at(-1);
@@ -75,9 +77,11 @@ const lesson = {
     };
     const worst = [21];
     for (const cell of lesson.notebook().widgets) {
-      for (const element of cell.node.querySelectorAll('.jp-OutputArea .jp-RenderedHTML *')) {
+      // A picture has a ground of its own; what is switched off may be pale.
+      const others = 'script, style, div[class^=cv-], svg, select, :disabled';
+      for (const element of cell.node.querySelectorAll('.jp-OutputArea :is(.jp-RenderedHTML, .jupyter-widgets) *')) {
         const hasText = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
-        if (!hasText || !element.checkVisibility() || element.closest('script, style, div[class^=cv-]')) continue;
+        if (!hasText || !element.checkVisibility() || element.closest(others)) continue;
         const behind = background(element);
         const pair = [luminance(over(parse(getComputedStyle(element).color), behind)), luminance(behind)].sort();
         worst.push((Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05));

@@ -3,115 +3,24 @@
 EXERCISES_SCREENSHOTS names the folder for the pictures; by default they go to pytest's temporary folder.
 """
 
-import json
+import base64
+import io
 import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import nbformat
 import pytest
+from nbformat.v4 import new_output
+from PIL import Image
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
-from playwright.sync_api import sync_playwright
 
 from exercises_utils.lessons import find_lessons, read_source
 from exercises_utils.lessons.building import embed_images
+from tests.browser.jupyterlab import HEIGHT, READABLE, ROOT, THEMES, change_theme, listen, run_all
 
 pytestmark = pytest.mark.browser
-
-ROOT = Path(__file__).parent.parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", OFFLINE]
-HEIGHT = 2000
-
-THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-READABLE = 4.5  # WCAG's least contrast of a text
-
-
-@pytest.fixture(scope="module")
-def course(tmp_path_factory):
-    """A copy of the repository's notebooks."""
-    folder = tmp_path_factory.mktemp("lab") / "course"
-    for name in ("notebooks", "solutions"):
-        shutil.copytree(ROOT / name, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lab(course):
-    """The address of a JupyterLab over the course, with settings of its own."""
-    home = course.parent
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    quiet = {"fetchNews": "false", "checkForUpdates": False}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    variables = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    variables |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "HOME": str(home)}
-    variables |= {"JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
-    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
-    options += ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True"]
-    log = home / "server.log"
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options],
-            cwd=course,
-            env=os.environ | variables,
-            stdout=file,
-            stderr=file,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/api/status", timeout=2)
-                break
-            except OSError:
-                running = server.poll() is None and time.monotonic() < deadline
-                assert running, f"JupyterLab did not start:\n{log.read_text()[-3000:]}"
-                time.sleep(0.3)
-        yield address
-    finally:
-        server.terminate()
-        try:
-            server.wait(15)
-        except subprocess.TimeoutExpired:
-            server.kill()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A Chromium for which no name outside exists."""
-    assert CHROMIUM, "Chromium is missing. On Debian and Ubuntu, as root: apt-get install chromium"
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=CHROMIUM,
-            headless=True,
-            args=SWITCHES,
-            viewport={"width": 1200, "height": HEIGHT},
-        )
-        context.add_init_script(path=Path(__file__).parent / "page.js")
-        yield context
-        context.close()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page()
-    yield page
-    page.evaluate("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()")
-    page.close()
 
 
 @pytest.mark.parametrize("folder", ["notebooks", "solutions"])
@@ -136,41 +45,6 @@ def test_run_all(lab, page, lesson, folder, tmp_path, record_property):
     assert_details_fold(page)
 
 
-def listen(page, lab):
-    """A list that gets the page's errors, and every address outside that it asks for."""
-    told = []
-    page.on("pageerror", lambda error: told.append(f"page error: {error}"))
-
-    def request(url):
-        host = urlsplit(url)
-        if host.scheme in ("http", "https", "ws", "wss") and host.netloc != urlsplit(lab).netloc:
-            told.append(f"asks outside: {url}")
-
-    page.on("request", lambda sent: request(sent.url))
-    page.on("websocket", lambda socket: request(socket.url))
-    return told
-
-
-def run_all(page, address):
-    """Opens a notebook, and runs it to the end or to its first error."""
-    page.goto(f"{address}?reset")
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
-    page.wait_for_function(
-        "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-        timeout=120_000,
-    )
-    change_theme(page, "light")
-    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.wait_for_function("() => lesson.ended()", timeout=600_000, polling=1000)
-
-
-def change_theme(page, theme):
-    page.evaluate(
-        "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", THEMES[theme]
-    )
-    page.wait_for_selector(f"body[data-jp-theme-name='{THEMES[theme]}']", state="attached")
-
-
 def photograph(page, prefix, patience=10_000):
     """Scrolls through the notebook, so that all of it is drawn, and takes a picture of each screen."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +62,7 @@ def photograph(page, prefix, patience=10_000):
 def faults(state, theme):
     """What is wrong with a notebook, in words."""
     found = [f"error output: {error}" for error in state["errors"]]
-    for kind in ("figures", "widgets", "details"):
+    for kind in ("figures", "widgets", "games", "details"):
         if state[f"{kind}_drawn"] != state[kind]:
             found.append(f"{theme}: {state[f'{kind}_drawn']} of {state[kind]} {kind} drawn")
     if state["contrast"] < READABLE:
@@ -212,7 +86,7 @@ def assert_details_fold(page):
 def table_row(path, states, seconds):
     counts = [
         f"{kind} " + " ".join(f"{state[f'{kind}_drawn']}/{state[kind]}" for state in states.values())
-        for kind in ("figures", "widgets", "details")
+        for kind in ("figures", "widgets", "games", "details")
     ]
     size = (ROOT / path).stat().st_size / 1e6
     return f"{path:44}{'  '.join(counts)}  {seconds:4.0f} s  {size:.2f} MB"
@@ -259,6 +133,16 @@ def test_pictures_are_put_beside_figures(lesson_folder):
         "data": {"application/vnd.plotly.v1+json": figure},
     }
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    cell.outputs = [type(cell)(output, data=type(cell)(output["data"]))]
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"><rect width="40" height="20" fill="red"/></svg>'
+    cell.outputs = [
+        new_output(**output),
+        new_output("display_data", {"image/svg+xml": drawing, "text/plain": "red"}),
+    ]
     embed_images(notebook)
-    assert cell.outputs[0].data["image/png"].startswith("iVBORw0KGgo")
+    plot, red = cell.outputs
+    assert plot.data["image/png"].startswith("iVBORw0KGgo")
+    assert set(red.data) == {"image/png", "text/plain"}, "GitHub would show the SVG, and not every one"
+    with Image.open(io.BytesIO(base64.b64decode(red.data["image/png"]))) as picture:
+        assert picture.size == (80, 40)
+        assert picture.convert("RGB").getpixel((40, 20)) == (255, 0, 0)
+    assert red.metadata["image/png"] == {"width": 40, "height": 20}

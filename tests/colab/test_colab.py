@@ -30,6 +30,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell
 
 from exercises_utils.lessons import colab, find_lessons
 from exercises_utils.lessons.building import PLOTLY
@@ -314,6 +315,47 @@ def test_a_notebook_runs_unmodified(lesson, folder, published, session, record_p
     )
     assert [output.text for _, output in outputs(notebook) if output.get("name") == "stderr"] == []
     assert list(session.content.iterdir()) == [], "the notebook leaves nothing beside itself"
+
+
+TOOLS = """
+import torch
+from exercises_utils import plotting
+from exercises_utils.checking import predict, predictions
+
+def ask(text):
+    a, b, c = plotting.read_numbers(text, count=3, low=0, high=9)
+    return plotting.Reply(
+        [str(a), str(b), str(c)], {"yes": 0.7, "no": 0.3}, "yes" if a == c else "no", {"0.0": torch.eye(3)}, {(0, 2): a == c}
+    )
+
+game = plotting.play(ask, start="1 2 1", title="Three digits", buttons={"turn round": lambda text: text[::-1]})
+game.type("1 2 3")
+game.type("1 2")
+game.report()
+share = predict("share", "How often?", unit="", low=0, high=1)
+share(0.5)
+share.compare(0.7)
+predictions.summary()
+Box, Arrow = plotting.drawing.Box, plotting.drawing.Arrow
+boxes = {"value": Box("7", "tokens", "a value"), "head": Box("END", "layer 0", "head {who}")}
+columns, rows = {"7": "position 7", "END": "END"}, ("tokens", "layer 0")
+plan = plotting.drawing.Plan("How it works", columns, rows, boxes, [Arrow("value", "head")])
+plotting.drawing.assemble(plan, {"who": (0, 1)}).show()
+"""
+
+
+def test_play_predictions_and_drawings_work_there(published, session):
+    """With Colab's own ipywidgets, which is an older one, and IPython; the game is shown as a widget alone."""
+    notebook = nbformat.read(find_lessons(published.folder)[0].exercises, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.id == colab.SETUP] + [new_code_cell(TOOLS)]
+    session.run(notebook, **published.redirection)
+    assert [output.text for _, output in outputs(notebook) if output.get("name") == "stderr"] == []
+    shown = [output.data for cell, output in outputs(notebook) if cell.id != colab.SETUP and "data" in output]
+    assert "application/vnd.jupyter.widget-view+json" in shown[0]
+    assert "image/svg+xml" not in shown[0]
+    assert "Your best failure: `1 2 3`." in shown[1]["text/plain"]
+    assert "What came: 0.7 (you were 0.2 below)." in shown[3]["text/plain"]
+    assert "image/svg+xml" in shown[-1]
 
 
 def test_a_failure_changes_nothing(published, session):

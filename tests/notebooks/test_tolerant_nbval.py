@@ -29,6 +29,11 @@ ARRAY_FIGURE = (
     "import numpy as np; import plotly.graph_objects as go;"
     "go.Figure(go.Heatmap(z=np.arange(6.0).reshape(2, 3) + 0.5), layout_title_text='share 0.4100').show()"
 )
+GAME = (
+    "from IPython.display import display; import ipywidgets; view = {'model_id': ipywidgets.Text().model_id};"
+    "display({'text/plain': 'head 0.1 reads', 'image/svg+xml': '<svg/>',"
+    "'application/vnd.jupyter.widget-view+json': view}, raw=True)"
+)
 
 
 def _text(cell, old, new, kind="text"):
@@ -36,6 +41,11 @@ def _text(cell, old, new, kind="text"):
     holder = output if kind == "text" else output.data
     assert old in holder[kind], f"the proof changes {old!r}, which the output does not have"
     holder[kind] = holder[kind].replace(old, new)
+
+
+def _picture(cell):
+    words = cell.outputs[0].data["text/plain"]
+    cell.outputs[0].data = {"text/plain": words, "image/png": "aGVsbG8="}
 
 
 def _figure(cell):
@@ -71,6 +81,9 @@ CASES = {
     "HTML table: last place": (HTML, lambda c: _text(c, "0.412", "0.413", "text/html"), True),
     "HTML table: a float": (HTML, lambda c: _text(c, "0.412", "0.422", "text/html"), False),
     "HTML table: an integer": (HTML, lambda c: _text(c, "17", "18", "text/html"), False),
+    "untouched game": (GAME, lambda c: None, True),
+    "game: stored as a picture": (GAME, lambda c: _picture(c), True),
+    "game: a word": (GAME, lambda c: _text(c, "reads", "writes", "text/plain"), False),
     "untouched Markdown": (MARKDOWN, lambda c: None, True),
     "Markdown table: a float": (MARKDOWN, lambda c: _text(c, "0.412", "0.512", "text/markdown"), False),
     "Markdown table: an integer": (MARKDOWN, lambda c: _text(c, "17", "71", "text/markdown"), False),
