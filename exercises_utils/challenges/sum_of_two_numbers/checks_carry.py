@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -231,8 +230,8 @@ def _site_problem(place: int, site: tuple[int, ...]) -> str | None:
     return None
 
 
-def _praise_carry_sites(sites: Sequence[Sequence[int]]) -> str:
-    rates = [flip_rates(place)[tuple(map(int, site))] for place, site in enumerate(sites)]  # type: ignore[index]
+def _praise_carry_sites(sites: Any) -> str:
+    rates = [flip_rates(i)[int(s[0]), int(s[1]), int(s[2])] for i, s in enumerate(sites)]
     shares = [f"{name} {rate:.0%}" for name, rate in zip(task.PLACES, rates, strict=False)]
     return f"One swap turns the digit as the source's carry says: {', '.join(shares)}."
 
