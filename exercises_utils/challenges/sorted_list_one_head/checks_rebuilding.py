@@ -162,7 +162,7 @@ def _kept() -> list[Call]:
     lesson, wide, narrow = shared.ONE_HEAD
     of_lesson = (TERMS[:1], TERMS[2::-2], TERMS[2::-1], (), TERMS)
     cases = [(lesson, 60 + 5 * i, kept) for i, kept in enumerate(of_lesson)]
-    cases += [(wide, 20, TERMS[1:]), (narrow, 25, TERMS[1:2]), (wide, 1, TERMS[2:])]
+    cases += [(wide, 20, TERMS[:2] + TERMS[3:]), (narrow, 25, TERMS[1:2]), (wide, 1, TERMS[2:])]
     calls = []
     for i, (name, size, kept) in enumerate(cases):
         generator = torch.Generator().manual_seed(i)
