@@ -245,19 +245,18 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
     }
 
     def simulate(inputs: Tensor, numbers: dict[str, Tensor]) -> Tensor:
-        def to_first_half(tokens: Tensor) -> Tensor:
+        mirrored = inputs.clone()
+        mirrored[:, 1:11] = inputs[:, 11:21].flip(-1)
+        later = torch.ones(21, 21, dtype=torch.bool).triu(1)
+        to_first_half = []
+        for tokens in (inputs[:, :21], mirrored[:, :21]):
             scale = numbers["scale"][tokens, torch.arange(21)][..., None]
             k = (numbers["k_token"][tokens] + numbers["k_place"][:21]) / scale
-            q = ((numbers["q_token"][tokens] + numbers["q_place"][:21]) / scale) / k.shape[
-                -1
-            ] ** 0.5 + numbers["bias"]
-            scores = q @ k.transpose(1, 2)
-            later = torch.ones(21, 21, dtype=torch.bool).triu(1)
-            return scores.masked_fill(later, float("-inf")).softmax(-1)[:, 11:, 1:11].sum(-1)
-
-        mirrored = inputs[:, :21].clone()
-        mirrored[:, 1:11] = inputs[:, 11:21].flip(-1)
-        out_of_order = to_first_half(inputs[:, :21]) < 0.5 * to_first_half(mirrored)
+            q = (numbers["q_token"][tokens] + numbers["q_place"][:21]) / scale / k.shape[-1] ** 0.5
+            scores = (q + numbers["bias"]) @ k.transpose(1, 2)
+            pattern = scores.masked_fill(later, float("-inf")).softmax(-1)
+            to_first_half.append(pattern[:, 11:, 1:11].sum(-1))
+        out_of_order = to_first_half[0] < 0.5 * to_first_half[1]
         return (~(out_of_order & (numbers["heard"] > 0)).any(-1)).long()
 
     return simulate, numbers

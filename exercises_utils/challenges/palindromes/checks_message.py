@@ -80,7 +80,7 @@ swap_pattern.slips(
     }
 )
 
-many_tokens = partial(intact_tokens, size=60)
+many_tokens = partial(intact_tokens, size=30)
 
 
 @exercise("Is that row needed?", core=True)
@@ -108,7 +108,7 @@ def necessity(
 
 necessity.given(
     on_models(
-        FAMILY, batch=60, lesson_batch=40, head=pick((0, 1), (1, 2), (0, 0)), control=pick((0, 0), (0, 1), (0, 2)),
+        FAMILY, batch=30, lesson_batch=30, head=pick((0, 1), (1, 2), (0, 0)), control=pick((0, 0), (0, 1), (0, 2)),
         position=pick(14, 20, 10), intact=intact_tokens, broken=near_the_threshold,
     ),
     on_models(
@@ -132,7 +132,6 @@ necessity.slips(
         "`head` and `control` are exchanged.": dict(head=arg("control"), control=arg("head")),
         "All rows are restored; restore the row of query `position` only.": dict(row="all"),
         "The row of the mirror is restored; restore the row of `position` itself.": dict(row="mirror"),
-        "The row of END is restored; restore the row of `position`.": dict(row="END"),
         "All heads of the layer are restored at once; restore one head.": dict(every_head=True),
         "The head's output `z` is restored, which takes the intact run's values along; restore the pattern only.": dict(
             what="z"

@@ -49,7 +49,7 @@ logit_diff.slips(
 
 @exercise("Direct logit attribution that adds up", core=True, axes="component sequence")
 def logit_attribution(
-    model, tokens, *, scale="last", power=-1, at=-1, towards=(1, 0), bias="last", heads_bias="a row"
+    model, tokens, *, scale="last", eps=None, power=-1, at=-1, towards=(1, 0), bias="last", heads_bias="a row"
 ):  # fmt: skip
     """From z and W_O, not from `hook_result`."""
     seen = run(model, tokens)
@@ -64,8 +64,8 @@ def logit_attribution(
         divide_by = divide_by.mean().expand_as(divide_by)
     elif scale == "own":
         divide_by = (components.pow(2).mean(-1, keepdim=True) + model.cfg.eps).sqrt()
-    elif scale == "without epsilon":
-        divide_by = (divide_by**2 - model.cfg.eps).sqrt()
+    if eps is not None:
+        divide_by = (divide_by**2 - model.cfg.eps + eps).sqrt()
     rows = components * divide_by**power @ verdict_direction(model, towards)
     last = verdict_bias(model, towards).expand(1, len(tokens))
     if bias == "in b_O":
@@ -96,9 +96,8 @@ logit_attribution.slips(
         ),
         "Every component was normalised by a scale of its own; divide all by the one scale of their sum, "
         '`cache["ln_final.hook_scale"]`, or they do not add up.': dict(scale="own"),
-        "The scale leaves out LayerNorm's epsilon, `model.cfg.eps`; the cache has the scale as the model used it.": dict(
-            scale="without epsilon"
-        ),
+        "The scale is computed without an epsilon, or with another one (1e-5) than the model's, `model.cfg.eps`; the cache "
+        "has the scale as the model used it.": dict(eps=1e-5),
         "You multiplied by the last LayerNorm's scale; divide by it.": dict(power=1),
         "The row of `b_U` comes first; it is the last row.": dict(bias="first"),
         "The row of `b_U` is turned round: `b_U[1] - b_U[0]`.": dict(bias="turned"),
@@ -165,7 +164,8 @@ mirror_attention.slips(
         "Off by one: the second half starts at position n/2 + 1, not n/2 (START is position 0).": dict(
             start=-1
         ),
-        "Off by one: n is the number of values, two less than there are positions.": dict(start=1),
+        "Off by one: n is the number of values, two less than there are positions.": dict(start=1, shift=1),
+        "Off by one: the second half starts at position n/2 + 1, not n/2 + 2.": dict(start=1),
         "This is the attention of each position to itself, the diagonal; the mirror is at n + 1 - i.": dict(
             of="itself"
         ),

@@ -1,5 +1,6 @@
 """The checks of lesson 03's optional measurements: circuits read from the weights, and what each head is worth."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,9 +121,17 @@ attention_without_positions.slips(
 @exercise("What a reader makes of each place", core=False, axes="reading position")
 def composed_readings(
     model, matcher, reader, query, *, root=0.5, vote_root=0, through="W_pos", moved="by the matcher", keys_with="W_K",
-    votes_with="W_V W_O", towards=(1, 0),
+    votes_with="W_V W_O", towards=(1, 0), exchanged=False, only=None,
 ):  # fmt: skip
     """From the reader back to the positions, one factor after the other."""
+    if only is not None:  # the slip is in one row
+        rest = dict(
+            root=root, vote_root=vote_root, through=through, keys_with=keys_with, votes_with=votes_with
+        )
+        both = partial(composed_readings.truth, model, matcher, reader, query, **rest, towards=towards)
+        right, wrong = both(), both(moved=moved, exchanged=exchanged)
+        return torch.stack([wrong[row] if row == only else right[row] for row in (0, 1)])
+    matcher, reader = (reader, matcher) if exchanged else (matcher, reader)
     asks = getattr(model, keys_with)[reader] @ query / model.cfg.d_head**root
     wants = verdict_direction(model, towards) / model.cfg.d_head**vote_root
     if votes_with == "W_V W_O":
@@ -131,6 +140,15 @@ def composed_readings(
     back = both @ model.W_O[matcher].T @ model.W_V[matcher].T
     back = {"by the matcher": back, "not": both, "and not": back + both}[moved]
     return back @ getattr(model, through).T
+
+
+IN_ROWS: dict[str, dict[str, Any]] = {
+    "the matcher is missing: this is the position embedding, read directly.": dict(moved="not"),
+    "the position embedding itself is added; only what the matcher moves is asked for.": dict(
+        moved="and not"
+    ),
+    "the two heads are exchanged: the matcher moves, the reader reads.": dict(exchanged=True),
+}
 
 
 def query_of(draw):
@@ -146,13 +164,8 @@ composed_readings.slips(
         "The scores of row 0 are not divided by sqrt(d_head).": dict(root=0),
         "The scores of row 0 are divided by d_head; attention divides by its square root.": dict(root=1),
         "The votes of row 1 are divided by sqrt(d_head); only attention scores are.": dict(vote_root=0.5),
-        "The matcher is missing: this is the position embedding, read directly.": dict(moved="not"),
-        "The position embedding itself is in it; only what the matcher moves is asked for.": dict(
-            moved="and not"
-        ),
-        "The two heads are exchanged: the matcher moves, the reader reads.": dict(
-            matcher=arg("reader"), reader=arg("matcher")
-        ),
+        **{f"In both rows {what}": change for what, change in IN_ROWS.items()},
+        **{f"In row {i} {what}": {**change, "only": i} for what, change in IN_ROWS.items() for i in (0, 1)},
         "These are the token embeddings; use W_pos.": dict(through="W_E"),
         "Row 0 goes through the reader's W_Q; keys are made with W_K.": dict(keys_with="W_Q"),
         "Row 0 goes through the reader's W_V; keys are made with W_K.": dict(keys_with="W_V"),
@@ -297,7 +310,6 @@ def ablation_costs(
         chosen = {
             "head": [one],
             "layer": [h for h in heads if h[0] == one[0]],
-            "index": [h for h in heads if h[1] == one[1]],
             "before": [h for h in heads if h <= one],
             "others": [h for h in heads if h != one],
             "none": [],
@@ -315,13 +327,12 @@ def _labels(draw: Draw) -> torch.Tensor:
 
 ablation_costs.given(
     on_models(
-        FAMILY, batch=8, lesson_batch=32, tokens=some_tokens, activation=pick("q", "v", "k"),
+        FAMILY, lesson_batch=16, tokens=some_tokens, activation=pick("q", "v", "k"),
         how=pick("mean", "zero", "zero"), labels=_labels,
     ),
     on_models(
-        DEEP, seed=50, tokens=few_tokens, activation=pick("z", "k"), how=pick("zero", "mean"), labels=_labels
+        DEEP, seed=50, tokens=few_tokens, activation=pick("z", "k"), how=pick("zero", "resample"), labels=_labels
     ),
-    on_models(DEEP, seed=60, tokens=few_tokens, activation=pick("v", "z"), how="resample", labels=_labels),
 )  # fmt: skip
 ablation_costs.slips(
     {
@@ -342,9 +353,6 @@ ablation_costs.slips(
         "Nothing is ablated: every loss is compared with itself. The loss before is computed outside the `with` block, the "
         "loss after inside it.": dict(together="none"),
         "All heads of the layer are ablated at once; ablate one head at a time.": dict(together="layer"),
-        "The head of that number is ablated in every layer; ablate one head at a time.": dict(
-            together="index"
-        ),
         "The heads before are still ablated; ablate one head at a time, from a fresh list.": dict(
             together="before"
         ),
