@@ -557,8 +557,8 @@ for head, name in enumerate(HEAD_NAMES):
 #
 # **Why:** it turns "one head matters more" into a map of who answers what.
 #
-# The same ablation, one head of layer 0 at a time, with the mean over *all* lists of `tokens`. But average the rise of the
-# cross-entropy separately for each number: entry `[head, t]` is the mean rise, in nats, over all answers (any list,
+# The same ablation, one head of layer 0 at a time, with the mean over *all* lists of `tokens`. But average the rise of
+# the cross-entropy separately for each number: entry `[head, t]` is the mean rise, in nats, over all answers (any list,
 # any answer position) whose right answer is `t`. The numbers are all tokens but the last (`SEP`). A number that is
 # never the right answer in `tokens` gets NaN.
 #
@@ -638,10 +638,10 @@ print(
 #
 # **Why:** ablating one head everywhere does not show that the other is enough anywhere. This does.
 #
-# `owner[t]` is a head of layer 0 for each number `t`. At each answer position of each list, the head `owner[right answer]` keeps
-# its own `z`; every other head's `z` there is replaced by its mean over the lists of `tokens` at that position.
-# Return the logits at the answer positions. Any number of heads. (It uses the right answers, on purpose: it asks what
-# the heads carry, not whether the model could do the choosing.)
+# `owner[t]` is a head of layer 0 for each number `t`. At each answer position of each list, the head `owner[right
+# answer]` keeps its own `z`; every other head's `z` there is replaced by its mean over the lists of `tokens` at that
+# position. Return the logits at the answer positions. Any number of heads. (It uses the right answers, on purpose: it
+# asks what the heads carry, not whether the model could do the choosing.)
 #
 # <details><summary>Hint 1</summary>
 #

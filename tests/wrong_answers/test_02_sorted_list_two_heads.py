@@ -90,7 +90,7 @@ def in_the_sorted_part(model, tokens):
 def next_by_argsort(model, tokens):
     _, cache = model.run_with_cache(tokens)
     n = middle(tokens)
-    order = tokens[:, :n].argsort(-1, stable=True)
+    order = tokens[:, :n].argsort(dim=-1, stable=True)
     rows = cache["pattern", 0][:, :, n:-1, :n]
     return rows.gather(-1, order[:, None, :, None].expand(-1, rows.shape[1], -1, 1))[..., 0].mean(0)
 
@@ -112,18 +112,6 @@ def rises(model, tokens, activation="z"):
 
 def costs_of_result(model, tokens):
     return rises(model, tokens, "result").mean((1, 2)).tolist()
-
-
-def compared_with_itself(model, tokens):
-    found = []
-    for head in range(model.cfg.n_heads):
-        with ablate(model, [(0, head)]):
-            found.append((losses(model, tokens) - losses(model, tokens)).mean())
-    return torch.stack(found)
-
-
-def costs_in_bits(model, tokens):
-    return rises(model, tokens).mean((1, 2)) / math.log(2)
 
 
 def two_heads_always(model, tokens):
@@ -474,12 +462,7 @@ LESSON = [
     ),
     Answers(
         checks.ablation_costs,
-        {
-            compared_with_itself: "compared with itself",
-            costs_in_bits: "bits",
-            two_heads_always: "a random model",
-            hook_left_on: "hook",
-        },
+        {two_heads_always: "a random model", hook_left_on: "hook"},
         [costs_of_result],
     ),
     Answers(
