@@ -128,8 +128,8 @@ def composed_readings(
         rest = dict(
             root=root, vote_root=vote_root, through=through, keys_with=keys_with, votes_with=votes_with
         )
-        both = partial(composed_readings.truth, model, matcher, reader, query, **rest, towards=towards)
-        right, wrong = both(), both(moved=moved, exchanged=exchanged)
+        rows = partial(composed_readings.truth, model, matcher, reader, query, **rest, towards=towards)
+        right, wrong = rows(), rows(moved=moved, exchanged=exchanged)
         return torch.stack([wrong[row] if row == only else right[row] for row in (0, 1)])
     matcher, reader = (reader, matcher) if exchanged else (matcher, reader)
     asks = getattr(model, keys_with)[reader] @ query / model.cfg.d_head**root
