@@ -24,8 +24,6 @@ from exercises_utils.tools import hooks
 
 ALL = slice(None)
 
-# ── where the answers look ──────────────────────────────────────────────────────────────────────────────────
-
 
 @exercise("Who looks at which column", core=True, axes="head place column")
 def column_attention(pattern, *, query=9, b=5, numbers="ab", keys_first=False, mean=True):
@@ -90,24 +88,18 @@ def _ways() -> list[Call]:
     """What is ablated in one way by `on_models` in the other, on the shallowest model; and more."""
     name, model = list(FAMILY.items())[-1]
     tokens = torch.randint(0, 11, (5, 14), generator=torch.Generator().manual_seed(4))
-    calls = []
-    for activation, how in (("q", "zero"), ("k", "zero"), ("v", "mean"), ("v", "zero"), ("z", "mean")):
-        given = dict(model=model, tokens=tokens, activation=activation, how=how)
-        calls.append(Call(f"{name}, {how} ablation of {activation}", given))
-    return calls
+    given = dict(model=model, tokens=tokens)
+    ways = (("q", "zero"), ("k", "zero"), ("v", "mean"), ("v", "zero"), ("z", "mean"))
+    return [Call(f"{name}, {how} ablation of {a}", given | dict(activation=a, how=how)) for a, how in ways]
 
 
-place_costs.given(
-    on_models(
-        FAMILY, tokens=sums, activation=lambda d: "qzk"[d.index], how=lambda d: ("mean", "zero")[d.index % 2]
-    ),
-    _ways,
-)
+_HOW = ("mean", "zero", "mean")
+_ONE_WAY = on_models(FAMILY, tokens=sums, activation=lambda d: "qzk"[d.index], how=lambda d: _HOW[d.index])
+place_costs.given(_ONE_WAY, _ways)
 place_costs.slips(
     {
         "These are the losses after ablation; subtract the loss before it.": dict(minus=False),
-        "Nothing is ablated: every loss is compared with itself. The loss before is computed outside the `with` block, "
-        "the loss after inside it.": then(torch.zeros_like),
+        "Nothing is ablated: every loss is compared with itself.": then(torch.zeros_like),
         f"The logits are read one position too late: {ONE_AHEAD}": dict(read=10),
         f"The logits are read one position too early: {ONE_AHEAD}": dict(read=8),
         "The targets are off by one: position 9 + i predicts the token at 10 + i.": dict(target=9),
@@ -119,14 +111,9 @@ place_costs.slips(
 )
 
 
-# ── where the carry is ──────────────────────────────────────────────────────────────────────────────────────
-
-
 def _position(draw: Draw) -> int:
     """Of the digits where a layer follows, and an answer's where none does."""
-    if draw.model.cfg.n_layers == 1:
-        return 11
-    return 10 if draw.batch == 1 else (6, 2)[draw.index]
+    return 10 if draw.batch == 1 else (6, 2, 11)[draw.index]
 
 
 @exercise("Swap one site", core=True, axes="sequence place token", atol=1e-4)
@@ -152,15 +139,15 @@ def swap_site(
 
 
 swap_site.given(on_models(FAMILY, head=Draw.head, position=_position, base=sums, source=sums))
-TURNED = dict(base=arg("source"), source=arg("base"))
-RUNS = {
-    "The two runs are exchanged: run `base`, and take the activation from `source`.": TURNED,
-    "These are the logits on `source`; run `base` inside the block.": dict(base=arg("source")),
+EXCHANGED = dict(base=arg("source"), source=arg("base"))
+RUNS: dict[str, Any] = {
+    "The two runs are exchanged: run `base`, and take the activation from `source`.": EXCHANGED,
+    "These are the logits on `source`; run `base`.": dict(base=arg("source")),
+    "Nothing is swapped: these are the logits on `base`.": dict(source=arg("base")),
+    "Only the ten digits are there; return the logits of all tokens.": dict(tokens=slice(10)),
 }
 swap_site.slips(
     {
-        "Nothing was swapped: these are the logits on `base`. Is it run inside the `with` block, and does the activation "
-        "come from `source`?": dict(source=arg("base")),
         **RUNS,
         "The head was swapped at all positions; swap it at `position` only.": dict(where=range(14)),
         "All heads of the layer were swapped; swap only `head` (`heads=[index]`).": dict(heads="all"),
@@ -171,7 +158,6 @@ swap_site.slips(
         "These are the logits at all positions; return the four answer positions, 9 to 12.": dict(read=ALL),
         f"These are positions 10 to 13; {ONE_AHEAD}": dict(read=slice(10, 14)),
         f"These are positions 8 to 11; {ONE_AHEAD}": dict(read=slice(8, 12)),
-        "Only the ten digits are there; return the logits of all tokens.": dict(tokens=slice(10)),
         "This is the difference from the untouched run; return the logits.": dict(minus=1),
         'The whole pattern was swapped; swap what the head writes, "z" or "result".': dict(what="pattern"),
         'The values `v` were swapped; swap what the head writes, "z" or "result".': dict(what="v"),
@@ -242,9 +228,6 @@ def carry_sites():
     return [max(flip_rates(place).items(), key=lambda item: item[1])[0] for place in range(3)]
 
 
-# ── how it is made ──────────────────────────────────────────────────────────────────────────────────────────
-
-
 @exercise("Which digit a query prefers", core=True, axes="digit")
 def digit_scores(
     model, head, query, scale,
@@ -264,9 +247,7 @@ def _query(draw: Draw) -> Tensor:
     return 3 * draw.randn(draw.model.cfg.d_head)
 
 
-digit_scores.given(
-    on_models(FAMILY, head=Draw.head, query=_query, scale=lambda draw: (1.4, 0.6, 1.7)[draw.index])
-)
+digit_scores.given(on_models(FAMILY, head=Draw.head, query=_query, scale=lambda d: (1.4, 0.6, 1.7)[d.index]))
 digit_scores.slips(
     {
         "The scores are not divided by sqrt(d_head), as attention does before its softmax.": dict(share=0),
@@ -305,11 +286,9 @@ def carry_message(scores, votes, *, weigh="softmax", exchanged=False, keys=("a",
     return sum(terms[..., ("a", "b").index(key)] for key in keys)
 
 
+_SIZES = ((10, 2.0), (7, 1.0), (13, 3.0))
 carry_message.given(
-    [
-        Call(f"{n} digits", {"scores": spread * randn(n, seed=n), "votes": spread * randn(n, seed=2)})
-        for n, spread in ((10, 2.0), (7, 1.0), (13, 3.0))
-    ]
+    [Call(f"{n} digits", {"scores": k * randn(n, seed=n), "votes": k * randn(n, seed=2)}) for n, k in _SIZES]
 )
 SOFTMAX = "take the softmax of the two scores."
 carry_message.slips(
@@ -344,23 +323,16 @@ which_digit = Question(
     "Which of two digits to look at",
     core=False,
     options={
-        "a": (
-            "always the digit of a",
-            "4 + 9 would be called less than ten. It gets 75 of the 100 pairs right.",
-        ),
+        "a": ("always the digit of a", "4 + 9 would be called less than ten: 75 of the 100 pairs are right."),
         "b": (
             "the one further from 4.5",
-            "a - 4.5 and b - 4.5 add up to a sum with the sign of the larger of the two. So the more extreme digit decides, "
-            "but for digits that come to nine, which are equally far: 90 pairs are right for certain, and half of the ten "
-            "nines.",
+            "the sum is on the side that the more extreme digit says. Only digits that come to nine are equally far: 90 "
+            "pairs are right for certain, and half of the ten nines.",
         ),
-        "c": (
-            "always the larger one",
-            "5 + 0 would be called ten or more. It gets 70 of the 100 pairs right.",
-        ),
+        "c": ("always the larger one", "5 + 0 would be called ten or more: 70 of the 100 pairs are right."),
         "d": (
             "always the smaller one",
-            "9 + 4 would be called less than ten. It gets 80 of the 100 pairs right.",
+            "9 + 4 would be called less than ten: 80 of the 100 pairs are right.",
         ),
     },
     answer=_best_rule,
@@ -381,26 +353,16 @@ carry_bug = Question(
     "Find the bug: how many carries?",
     core=False,
     options={
-        "a": (
-            "every place into which a carry comes",
-            "`%` binds before `+`, so the line compares a + b with one digit. Count for 7 + 8 without a carry.",
-        ),
+        "a": ("every place into which a carry comes", "`%` binds before `+`: what does 7 + 8 = 15 give?"),
         "b": (
             "every place into which a carry comes or whose own digits come to ten or more",
-            "`a + b % 10` is a + b, which differs from the digit of the sum if it is ten or more, or if a carry is added. "
-            "Brackets mend it: `(a + b) % 10 != c`.",
+            "`a + b % 10` is a + b, which differs from the digit if it is ten or more, or if a carry is added.",
         ),
-        "c": ("only places whose own digits come to ten or more", "2 + 3 and a carry differ from 6 as well."),
-        "d": (
-            "only places where the digit of b is more than 9",
-            "a digit is never more than 9: nothing is marked.",
-        ),
+        "c": ("only places whose own digits come to ten or more", "2 + 3 and a carry differ from 6, too."),
+        "d": ("only places where the digit of b is more than 9", "that is never so: nothing is marked."),
     },
     answer=_what_the_bug_flags,
 )
-
-
-# ── is it used ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @exercise("The direction of the carry", core=False, axes="d")
@@ -481,7 +443,6 @@ _WHERE: Any = dict(hook_name=lambda draw: _NAMES[draw.index], position=_position
 interchange.given(on_models(FAMILY, **_WHERE, base=sums, source=sums))
 interchange.slips(
     {
-        "Nothing is changed: these are the logits on `base`.": dict(source=arg("base")),
         **RUNS,
         "The whole activation was swapped; swap what is inside `basis`.": dict(keep="none", add="all"),
         "Everything outside `basis` was swapped; swap what is inside.": dict(keep="inside", add="outside"),
@@ -490,6 +451,5 @@ interchange.slips(
         "Only the source's coordinates are left; keep what the base has outside.": dict(keep="none"),
         "The mean of the sources was put in; each sequence gets its own source's.": dict(add="mean"),
         "It was done at every position; do it at `position` only.": dict(everywhere=True),
-        "Only the ten digits are there; return the logits of all tokens.": dict(tokens=slice(10)),
     }
 )

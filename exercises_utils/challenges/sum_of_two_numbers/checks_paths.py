@@ -25,9 +25,9 @@ def path_attribution(
     tens=slice(None),
 ):  # fmt: skip
     """With all sources at once, and each head's OV circuit as one matrix."""
-    names = ["0.attn.hook_z", "1.attn.hook_pattern", "1.ln1.hook_scale"]
-    z, pattern, scale, last_scale = recorded(
-        model, tokens, *(f"blocks.{name}" for name in names), "ln_final.hook_scale"
+    norms = ("blocks.1.ln1.hook_scale", "ln_final.hook_scale")
+    z, pattern, scale, end = recorded(
+        model, tokens, "blocks.0.attn.hook_z", "blocks.1.attn.hook_pattern", *norms
     )
     at, n_heads = read + place, model.cfg.n_heads
     embed, where = model.W_E[tokens], model.W_pos[: tokens.shape[1]]
@@ -37,24 +37,17 @@ def path_attribution(
     early = torch.stack([*tokens_and_where[embedding], *heads, model.b_O[0].expand_as(embed)])
     looks = pattern[..., at] if attention == "exchanged" else pattern[:, :, at]
     looks = looks * F.one_hot(torch.tensor(at), looks.shape[-1]).to(looks) if attention == "itself" else looks
-    through = early / {"keys": scale, "query": scale[:, at, None], "last": last_scale, None: scale**0}[first]
+    through = early / {"keys": scale, "query": scale[:, at, None], "last": end, None: scale**0}[first]
     moved = torch.einsum("shk,iskd,hde->hise", looks, through, model.W_V[1] @ model.W_O[1])
     moved = (moved if order == "heads" else moved.transpose(0, 1)).flatten(0, 1)
     b_O = model.b_O[1].expand_as(embed[:, 0])[None]
-    by = {
-        "own": last_scale[:, at],
-        "first": scale[:, at],
-        "before": last_scale[:, at - 1],
-        None: scale[:, at] ** 0,
-    }[last]
+    by = {"own": end[:, at], "first": scale[:, at], "before": end[:, at - 1], None: end[:, at] ** 0}[last]
     direct, b_U = early[:, :, at] / by, model.b_U.expand(1, len(tokens), -1)
     if biases == "b_O twice":
         direct = torch.cat([direct[:-1], direct[-1:] + b_O / by])
     written = [direct, moved / by] if late else [direct]
-    ends = [
-        (b_O if biases == "b_O bare" else b_O / by) @ model.W_U,
-        b_U / by if biases == "b_U scaled" else b_U,
-    ]
+    last_b_U = b_U / by if biases == "scaled" else b_U
+    ends = [(b_O if biases == "bare" else b_O / by) @ model.W_U, last_b_U]
     ends = {"no b_U": ends[:1], "exchanged": ends[::-1]}.get(biases, ends)
     return torch.cat([torch.cat(written) @ model.W_U, *(ends if late else [])])[..., tens]
 
@@ -67,9 +60,7 @@ path_attribution.given(on_models(TWO_LAYERS, lesson_batch=12, tokens=sums, place
 PLACE = "the digit of place i is predicted at position 9 + i, not"
 path_attribution.slips(
     {
-        "No LayerNorm scale is divided by; without both, the paths do not add up to the logits.": dict(
-            first=None, last=None
-        ),
+        "No LayerNorm scale is divided by: the paths do not add up.": dict(first=None, last=None),
         "The scale of layer 1's LayerNorm is missing: each key position has its own.": dict(first=None),
         "The scale of the last LayerNorm is missing: divide every row but `b_U` by it.": dict(last=None),
         "Layer 1's scale is taken at the query position; take it at each key's.": dict(first="query"),
@@ -84,8 +75,8 @@ path_attribution.slips(
         "Token and position have rows of their own; add them, into one row `embed`.": dict(embedding="apart"),
         "The paths through layer 1 are in another order: for each head, all it reads.": dict(order="sources"),
         "The row of `b_U` is missing; it is the last.": dict(biases="no b_U"),
-        "`b_U` is divided by the scale; it is added after the LayerNorm.": dict(biases="b_U scaled"),
-        "`b_O 1` is not divided by the last LayerNorm's scale.": dict(biases="b_O bare"),
+        "`b_U` is divided by the scale; it is added after the LayerNorm.": dict(biases="scaled"),
+        "`b_O 1` is not divided by the last LayerNorm's scale.": dict(biases="bare"),
         "`b_O 1` is also in the row of `b_O 0`, so it is counted twice.": dict(biases="b_O twice"),
         "The last two rows are exchanged: `b_O 1`, then `b_U`.": dict(biases="exchanged"),
         "The paths through layer 1 are missing.": dict(late=False),

@@ -180,8 +180,7 @@ blind_frequency = Question(
         "a": ("d and d + 2", "two digits further is 0.8π further, nearly half a turn."),
         "b": (
             "d and d + 5",
-            "five digits further the wave of frequency 2 has made 2 · 5/10 = one full turn and is back where it was. So "
-            "frequency 2 tells apart the digits modulo 5 only.",
+            "five digits further the wave is back where it was: frequency 2 tells the digits apart modulo 5 only.",
         ),
         "c": ("d and 9 - d", "9 - d goes round the other way; the two meet only at 2 and 7, five apart."),
         "d": ("none", "that holds for frequencies 1 and 3; but frequency 2 goes round twice in ten digits."),
@@ -203,17 +202,18 @@ def _other_rows(first: Callable[[int], int]) -> Callable[[Tensor, int], Tensor]:
     return lambda logits, k: logits[..., :10] @ fourier_basis.truth(10).to(logits)[first(k) : first(k) + 2].T
 
 
-_SHAPES = (((6, 5, 12), 1), ((4, 12), 3), ((3, 4, 2, 13), 2), ((12,), 4), ((1, 3, 10), 2))
-to_circle.given(
-    [
-        Call(
-            f"logits of shape {shape}, frequency {k}",
+def _logits() -> list[Call]:
+    calls = []
+    for shape, k in (((6, 5, 12), 1), ((4, 12), 3), ((3, 4, 2, 13), 2), ((12,), 4), ((1, 3, 10), 2)):
+        given, axes = (
             {"logits": randn(*shape, seed=k) + 0.5, "frequency": k},
-            axes=(*(f"axis {i}" for i in range(len(shape) - 1)), "coordinate"),
+            ["x", "y", "z"][: len(shape) - 1],
         )
-        for shape, k in _SHAPES
-    ]
-)
+        calls.append(Call(f"logits of shape {shape}, frequency {k}", given, axes=(*axes, "coordinate")))
+    return calls
+
+
+to_circle.given(_logits)
 to_circle.slips(
     {
         'The logits of "+" and "=" are in it; take the first ten entries, the digits.': dict(tokens=None),
