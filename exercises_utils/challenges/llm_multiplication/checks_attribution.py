@@ -21,20 +21,8 @@ def _tokens(draw: Draw) -> Int[Tensor, "batch position"]:
     return draw.randint(0, draw.model.cfg.d_vocab, draw.batch, 8)
 
 
-def _ids(draw: Draw) -> list[int]:
-    return (
-        list(task.BUNDLED.digits)
-        if draw.is_lesson
-        else draw.randn(draw.model.cfg.d_vocab).argsort()[:10].tolist()
-    )
-
-
-READ: Any = dict(
-    batch=5,
-    lesson_batch=6,
-    tokens=_tokens,
-    position=lambda draw: (11, 6, 2)[draw.index] if draw.batch > 1 else 0,
-)
+READ: Any = dict(batch=5, lesson_batch=6, tokens=_tokens)
+READ["position"] = lambda draw: (11, 6, 2)[draw.index] if draw.batch > 1 else 0
 ROWS: Any = READ | dict(
     right=lambda draw: draw.randint(0, draw.model.cfg.d_vocab, draw.batch),
     wrong=lambda draw: other_tokens(draw["right"], draw.model.cfg.d_vocab, draw.generator),
@@ -60,6 +48,7 @@ def _divisor(plain: Plain, tokens: Tensor, at: int, part: Tensor, scale: str) ->
         "length": part.norm(dim=-1, keepdim=True),
         "square": plain.scale(part) ** 2,
         "deviation": part.std(-1, keepdim=True),
+        "no epsilon": part.pow(2).mean(-1, keepdim=True).sqrt(),
     }[scale]
 
 
@@ -77,7 +66,9 @@ def lens(
     return as_of(model, logits if ids is None else logits[..., list(ids)])
 
 
-lens.given(on_models(MODELS, **READ, ids=_ids))
+lens.given(
+    on_models(MODELS, **READ, ids=lambda draw: draw.randn(draw.model.cfg.d_vocab).topk(10)[1].tolist())
+)
 lens.slips(
     {
         "Every depth is divided by the *final* scale; give each its own.": dict(scale="final"),
@@ -87,6 +78,7 @@ lens.slips(
         "The mean is subtracted, as in LayerNorm; RMSNorm only divides.": dict(centred=True),
         "It is divided by its length, not by the root of the *mean* square.": dict(scale="length"),
         "It is divided by the mean square; its root is missing.": dict(scale="square"),
+        "The epsilon is left out, or a number in the code; add `model.cfg.eps`.": dict(scale="no epsilon"),
         "It is divided by the standard deviation, not by sqrt(mean square).": dict(scale="deviation"),
         "These are the parts that each component adds, not the stream up to a depth.": dict(parts=True),
         "The columns are 0 to 9 of the vocabulary; take `ids`.": dict(ids=range(10)),
@@ -117,17 +109,9 @@ COMMON: Any = {
 }
 
 
-def _projected(
-    plain: Plain,
-    tokens: Tensor,
-    at: int,
-    tokens_of: tuple[Tensor, Tensor],
-    parts: Tensor,
-    scale: str,
-    along: str,
-) -> Float[Tensor, "part batch"]:
-    """Parts of the stream, (part, batch, d_model), along each row's direction in W_U."""
-    right, wrong = (plain.W_U[:, of].T for of in tokens_of)
+def _projected(plain, tokens, at, right, wrong, parts, scale, along):
+    """Parts of the stream, (part, batch, d_model), along each row's direction in W_U: (part, batch)."""
+    right, wrong = plain.W_U[:, right].T, plain.W_U[:, wrong].T
     towards = right - wrong * (along != "right")
     towards = towards[:1] if along == "first" else towards
     return (parts / _divisor(plain, tokens, at, parts, scale) * towards).sum(-1)
@@ -141,16 +125,16 @@ def component_attribution(
     plain, at = Plain.of(model), position + late
     parts = _outputs(plain, tokens, at)
     parts = parts.cumsum(0) if so_far else parts
-    rows = _projected(plain, tokens, at, (right, wrong), parts, scale, along)
+    rows = _projected(plain, tokens, at, right, wrong, parts, scale, along)
     last = (plain.b_U[right] - plain.b_U[wrong] * (along != "right" and bias != "right"))[None]
     if bias == "scaled":
         last = last / plain.run(tokens)["scale", -1][:, at, 0]
     return as_of(model, torch.cat({"first": [last, rows], None: [rows]}.get(bias, [rows, last])))
 
 
-def _reordered(change: Any) -> then:
+def _layers(change: Any) -> then:
     """A change of the layers' rows, (layer, attention or MLP, batch)."""
-    return then(lambda of: torch.cat([of[:1], change(of[1:-1].unflatten(0, (-1, 2))), of[-1:]]))
+    return then(lambda x: torch.cat([x[:1], change(x[1:-1].unflatten(0, (-1, 2))).flatten(0, -2), x[-1:]]))
 
 
 component_attribution.given(on_models(MODELS, **ROWS))
@@ -163,13 +147,9 @@ component_attribution.slips(
         "The row of b_U comes first; it is the last.": dict(bias="first"),
         "The wrong token is left out of b_U's row; it is b_U[right] - b_U[wrong].": dict(bias="right"),
         "These are the stream so far; take what each part *adds*: `attn_out`, `mlp_out`.": dict(so_far=True),
-        "In each layer the MLP comes first; the order is attention, MLP.": _reordered(
-            lambda x: x.flip(1).flatten(0, 1)
-        ),
-        "All attentions come first; the order is by layer.": _reordered(
-            lambda x: x.transpose(0, 1).flatten(0, 1)
-        ),
-        "Each layer has one row, attention and MLP together.": _reordered(lambda x: x.sum(1)),
+        "In each layer the MLP comes first; the order is attention, MLP.": _layers(lambda x: x.flip(1)),
+        "All attentions come first; the order is by layer.": _layers(lambda x: x.transpose(0, 1)),
+        "Each layer has one row, attention and MLP together.": _layers(lambda x: x.sum(1)),
         **COMMON,
     }
 )
@@ -177,18 +157,7 @@ component_attribution.slips(
 
 @exercise("What each head adds", core=False, axes="layer head batch", atol=2e-4)
 def head_attribution(
-    model,
-    tokens,
-    position,
-    right,
-    wrong,
-    *,
-    scale="final",
-    late=0,
-    along="own",
-    z="z",
-    W_O="by head",
-    b_O=None,
+    model, tokens, position, right, wrong, *, scale="final", late=0, along="own", z="z", W_O="own", b_O=None
 ):
     """One head at a time."""
     plain, at = Plain.of(model), position + late
@@ -202,10 +171,10 @@ def head_attribution(
         whole = plain.W_O(layer)
         turned = whole.unflatten(0, (size, -1)).transpose(0, 1).flatten(0, 1)
         cut = whole.flatten(0, 1).unflatten(0, (plain.d_head, n)).transpose(0, 1)
-        matrices = {"by head": whole, "turns": turned, "cut": cut}[W_O]
+        matrices = {"own": whole, "turns": turned, "cut": cut}[W_O]
         bias = plain.b_O(layer) * {None: 0.0, "shared": 1 / n, "all": 1.0}[b_O]
         parts += [here[:, head] @ matrices[head] + bias for head in range(n)]
-    rows = _projected(plain, tokens, at, (right, wrong), torch.stack(parts), scale, along)
+    rows = _projected(plain, tokens, at, right, wrong, torch.stack(parts), scale, along)
     return as_of(model, rows.unflatten(0, (plain.n_layers, n)))
 
 
@@ -222,9 +191,7 @@ head_attribution.slips(
         "W_O is cut the wrong way: its first d_head rows are head 0's, the next head 1's.": dict(W_O="cut"),
         "These are the values at `position`; take z, the values weighted by the attention.": dict(z="values"),
         "Layer and head are one axis; keep them apart.": then(lambda right: right.flatten(0, 1)),
-        "Query heads are given to key/value heads in turns; the first n_heads / n of them read key/value head 0.": (
-            dict(z="turns")
-        ),
+        "Query heads are given to key/value heads in turns; neighbours read the same one.": dict(z="turns"),
         "W_O is reordered as if key/value heads took turns; take it as it is.": dict(W_O="turns"),
         **COMMON,
     }
@@ -237,13 +204,11 @@ sum_or_mean = Question(
     options={
         "a": (
             "the normalisation is missing in the second figure",
-            "the scale is divided by there, and without it the quotient would differ from prompt to prompt. What is 2.746 / "
-            "0.229, and how many answer tokens does each prompt have?",
+            "without it, the quotient would differ from prompt to prompt. What is it here, and what else is so many?",
         ),
         "b": (
             "the one is a mean over twelve answer tokens, the other their sum",
-            "the einsum sums over the answer axis and divides by the number of prompts only; 2.746 / 12 is 0.229. "
-            "Attributions have to add up to the number that they split, and nothing asserted it.",
+            "the einsum sums over answers and divides by prompts: 2.746 / 12 is 0.229. Nothing asserted that parts add up.",
         ),
         "c": (
             "rounding: the second way sums many small terms",

@@ -75,10 +75,11 @@ class Plain:
             cls._made[model] = cls(model)
         return cls._made[model]
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` gives, remembered: all slips of an exercise share their runs and sweeps."""
-        if self._known is None:
+    def _once(self, tokens: Tensor, key: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, remembered for small batches: all slips of an exercise share their runs and sweeps."""
+        if self._known is None or tokens.numel() > 1000:
             return make()
+        key += str(tokens.tolist())
         if key not in self._known:
             if len(self._known) > 300:
                 self._known.clear()
@@ -99,7 +100,7 @@ class Plain:
 
     def run(self, tokens: Int[Tensor, "batch position"]) -> dict[Site, Tensor]:
         """Every activation of a run; ("logits", -1) at last."""
-        return self._once(_key(tokens), lambda: self.edited(tokens, {}))
+        return self._once(tokens, "", lambda: self.edited(tokens, {}))
 
     def edited(self, tokens: Int[Tensor, "batch position"], edits: Mapping[Site, Edit]) -> dict[Site, Tensor]:
         """Every activation of a run, each edited where `edits` has a function for it."""
@@ -143,47 +144,33 @@ class Plain:
 
     def _rotated(self, x: Float[Tensor, "batch position head d_head"]) -> Tensor:
         half = self.d_head // 2
-        frequency = self.theta ** -(torch.arange(half, device=x.device).double() / half)
-        angles = (torch.arange(x.shape[1], device=x.device).double()[:, None] * frequency)[:, None].to(
-            x.dtype
-        )
+        places, turns = (torch.arange(n, device=x.device, dtype=x.dtype) for n in (x.shape[1], half))
+        angles = torch.outer(places, self.theta ** -(turns / half))[:, None]
         y, z = x[..., :half], x[..., half:]
         return torch.cat([y * angles.cos() - z * angles.sin(), y * angles.sin() + z * angles.cos()], dim=-1)
 
     def patched(
-        self, tokens: Tensor, source: Tensor, name: str, indices: list[tuple[Any, ...]], pile: bool = False
+        self, tokens: Tensor, source: Tensor, name: str, indices: list[Any], pile: bool = False
     ) -> Float[Tensor, "layer index batch position vocabulary"]:
-        """The logits of a run on `tokens` for each layer and each of the indices of an activation of it.
+        """The logits of a run on `tokens` for each layer and index of an activation, which has the numbers of `source`.
 
-        There it has the numbers of a run on `source`; with `pile` at all earlier layers and indices, too.
+        With `pile` it has them at all earlier layers and indices, too.
         """
-        return self._once(
-            (_key(tokens), _key(source), name, repr(indices), pile),
-            lambda: torch.stack(
-                [self._patched(layer, tokens, source, name, indices, pile) for layer in range(self.n_layers)]
-            ),
-        )
+        seen, n = self.run(source), len(indices)
 
-    def _patched(
-        self, layer: int, tokens: Tensor, source: Tensor, name: str, indices: list[Any], pile: bool
-    ) -> Tensor:
-        seen = self.run(source)
-
-        def put(at: int, now: Tensor) -> Tensor:
-            copies = now.unflatten(0, (len(indices), -1))  # one for each index
+        def put(layer: int, at: int, now: Tensor) -> Tensor:
+            copies = now.unflatten(0, (n, -1))  # one for each index
             for i, index in enumerate(indices):
                 which = slice(i if at == layer else 0, None) if pile else slice(i, i + 1)
                 copies[(which, *index)] = seen[name, at][index]
             return copies.flatten(0, 1)
 
-        layers = range(layer + 1) if pile else [layer]
-        edits: dict[Site, Edit] = {(name, at): partial(put, at) for at in layers}
-        logits = self.edited(tokens.repeat(len(indices), 1), edits)["logits", -1]
-        return logits.unflatten(0, (len(indices), -1))
+        def logits(layer: int) -> Tensor:
+            edits = {(name, at): partial(put, layer, at) for at in (range(layer + 1) if pile else [layer])}
+            return self.edited(tokens.repeat(n, 1), edits)["logits", -1].unflatten(0, (n, -1))
 
-
-def _key(tokens: Int[Tensor, "batch position"]) -> tuple[tuple[int, ...], ...]:
-    return tuple(map(tuple, tokens.tolist()))
+        key = f"{source.tolist()} {name} {indices} {pile}"
+        return self._once(tokens, key, lambda: torch.stack([logits(layer) for layer in range(self.n_layers)]))
 
 
 def as_of(model: Any, value: Tensor) -> Tensor:

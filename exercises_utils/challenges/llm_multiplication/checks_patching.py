@@ -1,5 +1,6 @@
 """The checks of lesson 05's third part: pairs of prompts, and activations of one put into the run on the other."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,17 +17,11 @@ from exercises_utils.checking import Call, Question, arg, exercise, then
 
 
 def _read(texts: list[str], vocabulary: Vocabulary) -> Int[Tensor, "batch position"]:
-    """The token ids of texts, sign by sign, the longest first."""
+    """The token ids of texts, sign by sign."""
     signs = {task.END: vocabulary.end, " x": vocabulary.times, " =": vocabulary.equals, " ": vocabulary.space}
     signs |= {str(digit): token for digit, token in enumerate(vocabulary.digits)}
-    rows: list[list[int]] = []
-    for text in texts:
-        rows.append([])
-        while text:
-            sign = next(sign for sign in signs if text.startswith(sign))
-            rows[-1].append(signs[sign])
-            text = text.removeprefix(sign)
-    return torch.tensor(rows)
+    cut = [re.findall(r"<.*?>| [x=]?|\d", text) for text in texts]
+    return torch.tensor([[signs[sign] for sign in row] for row in cut])
 
 
 PAIR = {"clean": "batch position", "corrupted": "batch position"}
@@ -43,14 +38,12 @@ def pair_tokens(clean, corrupted, vocabulary, *, fed="cc", end="", asked=None):
     return tuple(both)
 
 
-def _pair_call(
-    name: str, vocabulary: Vocabulary, a: list[int], b: list[int], a2: list[int], b2: list[int]
-) -> Call:
-    clean, corrupted = (
-        Products(torch.tensor(a), torch.tensor(b)),
-        Products(torch.tensor(a2), torch.tensor(b2)),
-    )
-    return Call(name, dict(clean=clean, corrupted=corrupted, vocabulary=vocabulary))
+def _pair_call(name: str, vocabulary: Vocabulary, pairs: str) -> Call:
+    """Of pairs as text, clean > corrupted."""
+    rows = [[int(number) for number in re.split("[x>]", pair)] for pair in pairs.split()]
+    numbers = [torch.tensor(column) for column in zip(*rows, strict=True)]
+    given = dict(clean=Products(*numbers[:2]), corrupted=Products(*numbers[2:]))
+    return Call(name, given | dict(vocabulary=vocabulary))
 
 
 BUNDLED = task.BUNDLED
@@ -58,20 +51,11 @@ QWEN = Vocabulary(digits=tuple(range(15, 25)), times=856, space=220, equals=284,
 """Ids in the order of Qwen2.5's tokenizer, none of them the bundled model's."""
 pair_tokens.given(
     [
-        _pair_call(
-            "three by two digits", BUNDLED, [312, 845, 907], [47, 63, 21], [342, 841, 907], [47, 63, 28]
-        ),
-        _pair_call("two by three digits, other token ids", QWEN, [47, 63], [312, 845], [46, 83], [312, 845]),
-        _pair_call("two by two digits", BUNDLED, [41, 38, 62], [27, 50, 34], [48, 33, 62], [27, 50, 37]),
-        _pair_call(
-            "three by three digits, six in the product",
-            BUNDLED,
-            [512, 731],
-            [347, 290],
-            [512, 431],
-            [847, 290],
-        ),
-        _pair_call("one pair", BUNDLED, [312], [94], [312], [54]),
+        _pair_call("three by two digits", BUNDLED, "312x47>342x47 845x63>841x63 907x21>907x28"),
+        _pair_call("two by three digits, other token ids", QWEN, "47x312>46x312 63x845>83x845"),
+        _pair_call("two by two digits", BUNDLED, "41x27>48x27 38x50>33x50 62x34>62x37"),
+        _pair_call("three by three digits, six in the product", BUNDLED, "512x347>512x847 731x290>431x290"),
+        _pair_call("one pair", BUNDLED, "312x94>312x54"),
     ]
 )
 pair_tokens.slips(
@@ -96,8 +80,7 @@ corrupted_that_is_not = Question(
     options={
         "a": (
             "nothing: each row has another row's prompt, so its answer is wrong for it",
-            "it is another prompt altogether: other operands, all digits at once. And the figures say 0.27 against 0.23: "
-            'the "corrupted" run is the better one.',
+            "it is another prompt altogether, with other digits throughout; and by 0.27 against 0.23 its run is better.",
         ),
         "b": (
             "reversing a batch moves the padding, so the positions do not match",
@@ -105,14 +88,11 @@ corrupted_that_is_not = Question(
         ),
         "c": (
             "the rows are unrelated prompts, and the corrupted metric is not below the clean one",
-            "nothing is held fixed between a row and its partner, so a patch brings everything at once; and "
-            "(patched - 0.27) / (0.23 - 0.27) calls it recovery when the metric *falls*. A pair should differ in one digit, "
-            "and clean should beat corrupted before anything is patched.",
+            "a patch brings everything at once, and (patched - 0.27) / (0.23 - 0.27) calls a metric that *falls* recovery.",
         ),
         "d": (
             "the batch of eight is too small; with more prompts the two averages would move apart",
-            "the prompts are the same in both runs, only in another order: more of them would not make the second run a "
-            "corrupted one.",
+            "the prompts are the same in both runs; more of them would not make the second run a corrupted one.",
         ),
     },
     answer="c",
@@ -142,7 +122,7 @@ def _call(which: int, activation: str, metric: str, batch: int, length: int, axi
     return Call(name, given | dict(metric=METRICS[metric]), ("layer", axis, *AXES[metric]))
 
 
-def _recovered(patched: Tensor, clean: Tensor, corrupted: Tensor) -> Tensor:
+def _share(patched: Tensor, clean: Tensor, corrupted: Tensor) -> Tensor:
     return (patched - corrupted) / (clean - corrupted)
 
 
@@ -153,16 +133,15 @@ def _patched(
 
     `way` is how it is scaled, whether patches pile up, and whether the metric is averaged.
     """
-    plain, (scale, pile, mean) = Plain.of(model), way
+    plain, (by, pile, mean) = Plain.of(model), way
 
     def of(logits: Tensor) -> Tensor:
         return metric(logits).mean() if mean else metric(logits)
 
     logits = plain.patched(corrupted, clean, activation, indices, pile)
     patched = torch.stack([torch.stack([of(one) for one in row]) for row in logits])
-    return as_of(
-        model, scale(patched, *(of(plain.run(tokens)["logits", -1]) for tokens in (clean, corrupted)))
-    )
+    ends = [of(plain.run(tokens)["logits", -1]) for tokens in (clean, corrupted)]
+    return as_of(model, by(patched, *ends))
 
 
 def _mean(scores: Float[Tensor, "layer index *metric"]) -> Tensor:
@@ -170,48 +149,36 @@ def _mean(scores: Float[Tensor, "layer index *metric"]) -> Tensor:
 
 
 EXCHANGED: Any = dict(clean_tokens=arg("corrupted_tokens"), corrupted_tokens=arg("clean_tokens"))
+RUNS: Any = EXCHANGED | dict(by=lambda p, a, b: (p - a) / (b - a))
 WAYS: Any = {
-    "Not normalised: take (patched - corrupted) / (clean - corrupted).": dict(scale=lambda p, a, b: p),
-    "The difference alone is there; divide it by clean - corrupted.": dict(scale=lambda p, a, b: p - b),
-    "Divided by the clean run's metric; divide by clean - corrupted.": dict(scale=lambda p, a, b: p / a),
-    "The difference is divided by clean, not by clean - corrupted.": dict(scale=lambda p, a, b: (p - b) / a),
-    "The difference is divided by corrupted, not clean - corrupted.": dict(scale=lambda p, a, b: (p - b) / b),
-    "Corrupted is not subtracted before it is divided.": dict(scale=lambda p, a, b: p / (a - b)),
-    "This is what is still missing: subtract corrupted.": dict(scale=lambda p, a, b: (a - p) / (a - b)),
-    "Every entry is 1: is the metric that of the clean run?": dict(scale=lambda p, a, b: 0 * p + 1),
-    "Every entry is 0, as if nothing had been patched: does the hook run, and return its activation?": (
-        dict(scale=lambda p, a, b: 0 * p)
-    ),
-    "The runs are exchanged: run the *corrupted* tokens, and put the *clean* run's activation in.": (
-        EXCHANGED | dict(scale=lambda p, a, b: (p - a) / (b - a))
-    ),
+    "Not normalised: take (patched - corrupted) / (clean - corrupted).": dict(by=lambda p, a, b: p),
+    "The difference alone is there; divide it by clean - corrupted.": dict(by=lambda p, a, b: p - b),
+    "Divided by the clean run's metric; divide by clean - corrupted.": dict(by=lambda p, a, b: p / a),
+    "The difference is divided by clean, not by clean - corrupted.": dict(by=lambda p, a, b: (p - b) / a),
+    "The difference is divided by corrupted, not clean - corrupted.": dict(by=lambda p, a, b: (p - b) / b),
+    "Corrupted is not subtracted before it is divided.": dict(by=lambda p, a, b: p / (a - b)),
+    "This is what is still missing: subtract corrupted.": dict(by=lambda p, a, b: (a - p) / (a - b)),
+    "Every entry is 1: is the metric that of the clean run?": dict(by=lambda p, a, b: 0 * p + 1),
+    "Every entry is 0: does the hook run, and return what it edits?": dict(by=lambda p, a, b: 0 * p),
+    "The runs are exchanged: run the *corrupted* tokens, and patch with the clean run.": RUNS,
     "Clean and corrupted are exchanged throughout: run the *corrupted* tokens; 0 is their metric.": EXCHANGED,
-    "The hooks of earlier entries are still on; `with model.hooks(...)` takes them off.": dict(pile=True),
-    "The metric is averaged before it is normalised; keep its shape on the last axes.": dict(mean=True),
+    "The hooks of earlier entries are still on; `with model.hooks(...)` takes them off.": dict(pile=1),
+    "The metric is averaged before it is normalised; keep its shape on the last axes.": dict(mean=1),
     "The metric is averaged; keep its shape on the last axes.": then(_mean),
 }
 
 
-def _position(p: int) -> Index:
-    return ALL, p
+def _at(position: int) -> Index:
+    return ALL, position
 
 
 @exercise("Patch one position of one layer", core=True, atol=1e-3, rtol=1e-3)
 def patch_positions(
-    model,
-    clean_tokens,
-    corrupted_tokens,
-    metric,
-    activation,
-    *,
-    at=_position,
-    scale=_recovered,
-    pile=False,
-    mean=False,
+    model, clean_tokens, corrupted_tokens, metric, activation, *, at=_at, by=_share, pile=0, mean=0
 ):
     """All positions of a layer in one run, a copy of the batch for each."""
     indices = [at(position) for position in range(clean_tokens.shape[1])]
-    return _patched(model, clean_tokens, corrupted_tokens, metric, activation, indices, (scale, pile, mean))
+    return _patched(model, clean_tokens, corrupted_tokens, metric, activation, indices, (by, pile, mean))
 
 
 patch_positions.given(
@@ -244,28 +211,17 @@ def _last(head: int, of_pattern: bool) -> Index:
 
 @exercise("Patch one head", core=True, atol=1e-3, rtol=1e-3)
 def patch_heads(
-    model,
-    clean_tokens,
-    corrupted_tokens,
-    metric,
-    activation,
-    *,
-    at=_head,
-    heads="its own",
-    scale=_recovered,
-    pile=False,
-    mean=False,
+    model, clean_tokens, corrupted_tokens, metric, activation, *, at=_head, n="own", by=_share, pile=0, mean=0
 ):
     """All heads of a layer in one run, a copy of the batch for each."""
-    plain, is_pattern = Plain.of(model), activation == "pattern"
-    n = plain.n_groups if activation in "kv" and heads != "query" else plain.n_heads
-    indices = [at(head, is_pattern) for head in range(n)]
-    right = _patched(model, clean_tokens, corrupted_tokens, metric, activation, indices, (scale, pile, mean))
-    if heads == "repeated":
-        return right.repeat_interleave(plain.n_heads // n, 1)
-    if heads == "zeros":
-        return torch.cat([right, *[torch.zeros_like(right[:, :1])] * (plain.n_heads - n)], 1)
-    return right[:, : plain.n_groups] if heads == "few" else right
+    plain, of_pattern = Plain.of(model), activation == "pattern"
+    count = plain.n_groups if activation in "kv" and n != "query" else plain.n_heads
+    indices = [at(head, of_pattern) for head in range(count)]
+    right = _patched(model, clean_tokens, corrupted_tokens, metric, activation, indices, (by, pile, mean))
+    more = [torch.zeros_like(right[:, :1])] * (plain.n_heads - count)
+    repeated = right.repeat_interleave(plain.n_heads // count, 1)
+    wrong = {"repeated": repeated, "zeros": torch.cat([right, *more], 1), "few": right[:, : plain.n_groups]}
+    return wrong.get(n, right)
 
 
 patch_heads.given(
@@ -281,16 +237,16 @@ TAKEN = "The number is taken for a {}; a head is `[:, :, head]`, of a pattern `[
 patch_heads.slips(
     {
         "Positions were patched, as many as there are query heads; a head is `[:, :, head]`, and keys and values have only "
-        "`n_key_value_heads`.": dict(at=lambda i, p: (ALL, i), heads="query"),
+        "`n_key_value_heads`.": dict(at=lambda i, p: (ALL, i), n="query"),
         TAKEN.format("position"): dict(at=lambda i, p: (ALL, i)),
         TAKEN.format("position everywhere"): dict(at=lambda i, p: _head(i, not p)),
         TAKEN.format("query position of a pattern"): dict(at=lambda i, p: (ALL, ALL, i)),
         "All heads are patched at once; patch one at a time.": dict(at=lambda i, p: _head(ALL, p)),
         "Only the last position is patched; patch all.": dict(at=_last),
         "Only the first sequence is patched; patch all.": dict(at=lambda i, p: (slice(1), *_head(i, p)[1:])),
-        "There is a column for each *query* head that reads one of keys or values.": dict(heads="repeated"),
-        "There is a column for each *query* head; keys and values have fewer (0 here).": dict(heads="zeros"),
-        "There is a column for each key/value head; this has query heads.": dict(heads="few"),
+        "There is a column for each *query* head that reads one of keys or values.": dict(n="repeated"),
+        "There is a column for each *query* head; keys and values have fewer (0 here).": dict(n="zeros"),
+        "There is a column for each key/value head; this has query heads.": dict(n="few"),
         **WAYS,
     }
 )
@@ -399,8 +355,7 @@ positions_for_heads = Question(
         "d": (
             "the prompts have 14 tokens and the model 14 query heads, so every index is a valid position: each entry "
             "patches the values of all key/value heads at one position",
-            "the second axis is the position. With a prompt of another length the loop would raise an error or miss "
-            'positions; as it is, the map of "heads" is a map of positions, and nothing that rests on it holds.',
+            "the second axis is the position: the map of heads is one of positions, and nothing that rests on it holds.",
         ),
     },
     answer="d",

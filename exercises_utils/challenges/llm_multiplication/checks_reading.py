@@ -75,6 +75,10 @@ def _products(batch: int, places: int, generator: Generator) -> Int[Tensor, " ba
     return torch.randint(10 ** (places - 1), 10**places, (batch,), generator=generator)
 
 
+def _name(batch: int, places: int) -> str:
+    return f"{batch} product{'s' * (batch > 1)} of {places} digits"
+
+
 def _accuracy_call(batch: int, places: int, seed: int) -> Call:
     """Places are harder the more they are to the right; in a tenth of the rows every place is right."""
     generator = Generator().manual_seed(seed)
@@ -83,7 +87,7 @@ def _accuracy_call(batch: int, places: int, seed: int) -> Call:
     logits = torch.randn(batch, places, 10, generator=generator) + lead * one_hot(
         _digits(products, places), 10
     )
-    return Call(f"{batch} products of {places} digits", dict(logits=logits, products=products))
+    return Call(_name(batch, places), dict(logits=logits, products=products))
 
 
 place_accuracy.given([_accuracy_call(*sizes) for sizes in ((60, 5, 0), (37, 4, 1), (50, 3, 2), (1, 6, 3))])
@@ -125,7 +129,7 @@ def _difference_call(batch: int, places: int, seed: int) -> Call:
     right, wrong = _products(batch, places, generator), _products(batch, places, generator)
     wrong[0] = right[0] + 1 if right[0] % 10 < 9 else right[0] - 1
     logits = torch.randn(batch, places, 10, generator=generator) * 2 + 1
-    return Call(f"{batch} products of {places} digits", dict(logits=logits, right=right, wrong=wrong))
+    return Call(_name(batch, places), dict(logits=logits, right=right, wrong=wrong))
 
 
 logit_difference.given(
