@@ -200,7 +200,7 @@ send_message.slips(
 @exercise("Through queries, keys or values?", core=True, axes="sequence")
 def swap_inputs(
     model, head, inputs, intact, broken, position, readers, *, path="row", takes="all", q_at="END", kv_at="position",
-    base="intact", heads="readers", layer_of="readers", read=verdict,
+    base="intact", heads="readers", layer_of="readers",
 ):  # fmt: skip
     """By a forward pass without hooks, twice: with the row changed, and with what it made of the readers' inputs."""
     layer, index = head
@@ -231,7 +231,7 @@ def swap_inputs(
         )
         where = q_at if (inputs[-1] if takes == "late" else name) == "q" else kv_at
         edits[name, to] = put(name, swapped[source, to], who, places[where])
-    return read(run(model, runs[base], edits))
+    return verdict(run(model, runs[base], edits))
 
 
 def _one_by_one(*arguments: Any) -> Any:
@@ -290,7 +290,6 @@ swap_inputs.slips(
             _one_by_one
         ),
         "The two runs are exchanged: the row of the intact run was put into the broken one.": EXCHANGED,
-        **MISREAD,
     }
 )
 
@@ -300,7 +299,7 @@ swap_inputs.slips(
 @exercise("Mend the blind place", core=False, axes="sequence")
 def mend(
     model, head, tokens, place, attend_to=None, speak_as=None, *, row="replaced", lends="in the row's sum", to="place",
-    only="both", zero_is_none=False, every_head=False, read=verdict,
+    only="both", zero_is_none=False, every_head=False,
 ):  # fmt: skip
     """From the difference that the two changes make to the row's sum."""
     layer, index = head
@@ -325,7 +324,7 @@ def mend(
     edits = {("z", layer): put("z", new[:, None].expand_as(v), chosen, [place])}
     if lends == "to every query" and speak_as is not None:
         edits["v", layer] = put("v", v[:, speak_as : speak_as + 1].expand_as(v), chosen, [place])
-    return read(run(model, tokens, edits))
+    return verdict(run(model, tokens, edits))
 
 
 mend.given(
@@ -365,7 +364,6 @@ mend.slips(
         "Where both are given, only `speak_as` is used.": dict(only="message"),
         "Position 0 is taken for None: ask `is not None`.": dict(zero_is_none=True),
         "All heads of the layer are mended; change only `head`.": dict(every_head=True),
-        **MISREAD,
         **misread_head(mend),
     }
 )

@@ -278,7 +278,7 @@ composition_score.slips(
 
 @exercise("What each activation of each head is worth", core=False, axes="layer head", atol=2e-5)
 def ablation_costs(
-    model, tokens, labels, activation, how, *, together="head", before=True, reduction="mean", at=-1, of="loss",
+    model, tokens, labels, activation, how, *, together="head", before=True, reduction="mean", at=-1,
     mean_over=0, exchanged=False,
 ):  # fmt: skip
     """By a forward pass without hooks."""
@@ -293,8 +293,6 @@ def ablation_costs(
                 own = [head for in_layer, head in ablated if in_layer == layer]
                 edits[activation, layer] = lambda value, own=own: put(activation, replaced(value), own)(value)
             logits = run(model, tokens, edits)["logits"][:, at]
-        if of == "accuracy":
-            return (logits.argmax(-1) == labels).float().mean()
         return F.cross_entropy(logits, labels, reduction=reduction)
 
     def replaced(value: torch.Tensor) -> torch.Tensor:
@@ -349,7 +347,6 @@ ablation_costs.slips(
         ),
         "The loss is summed over sequences; take the mean.": dict(reduction="sum"),
         "This is the loss at the last value; the model answers at END, position -1.": dict(at=-2),
-        "This is what the accuracy changes by; the loss is asked for.": dict(of="accuracy"),
         "Nothing is ablated: every loss is compared with itself. The loss before is computed outside the `with` block, the "
         "loss after inside it.": dict(together="none"),
         "All heads of the layer are ablated at once; ablate one head at a time.": dict(together="layer"),
