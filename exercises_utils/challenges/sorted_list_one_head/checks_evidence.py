@@ -10,22 +10,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from exercises_utils import evidence
 from exercises_utils.challenges.sorted_list_one_head import evidence as evidence_task
 from exercises_utils.challenges.sorted_list_one_head import task
 from exercises_utils.challenges.sorted_list_one_head.checks_models import LESSON, MODELS
 from exercises_utils.challenges.sorted_list_one_head.checks_rebuilding import tables_of
 from exercises_utils.challenges.sorted_list_one_head.terms import ALL_TERMS, TermScorer
-from exercises_utils.evidence import (
-    WORTH,
-    CircuitCheck,
-    CounterexamplesCheck,
-    Evidence,
-    ExplanationCheck,
-    Site,
-    accuracy,
-    circuit_score,
-    load_evidence,
-)
 from exercises_utils.models import DEFAULT_INSTANCE, build_model, checkpoint_path
 
 
@@ -34,8 +24,8 @@ def _weights() -> Path:
 
 
 @functools.cache
-def _evidence() -> Evidence:
-    return load_evidence(_weights())
+def _evidence() -> evidence.Evidence:
+    return evidence.load_evidence(_weights())
 
 
 def _known_counterexamples() -> Int[Tensor, "list 22"]:
@@ -48,7 +38,7 @@ def _sorted_rightly(tokens: Tensor) -> str:
     return f"The model sorts {len(tokens)} of them rightly. Which lists does it find hard, and which places in them?"
 
 
-counterexamples = CounterexamplesCheck(
+counterexamples = evidence.CounterexamplesCheck(
     "counterexamples",
     "Lists that the model cannot sort",
     core=True,
@@ -64,20 +54,20 @@ counterexamples = CounterexamplesCheck(
 
 def _scorer(model: Any, trained: float | None = None) -> TermScorer:
     tokens = task.make_data(500, seed=15).tokens
-    metric = accuracy(evidence_task, tokens)
+    metric = evidence.accuracy(evidence_task, tokens)
     return TermScorer(model, tokens, metric, chance=evidence_task.CHANCE, trained=trained)
 
 
-def _best_circuit() -> list[Site]:
+def _best_circuit() -> list[evidence.Site]:
     """By exhaustive search: the best three terms, less those that add nothing."""
     scorer = circuit.scorer()
     sets = list(combinations(ALL_TERMS, 3))
     best = sets[int(scorer.scores(sets).argmax())]
-    score = circuit_score(scorer, best)
-    return [term for term in best if score.lost[term] >= WORTH]
+    score = evidence.circuit_score(scorer, best)
+    return [term for term in best if score.lost[term] >= evidence.WORTH]
 
 
-circuit = CircuitCheck(
+circuit = evidence.CircuitCheck(
     "circuit",
     "The terms that do the work",
     core=False,
@@ -114,7 +104,7 @@ def _explanation(model: Any) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
     return simulate, numbers
 
 
-explanation = ExplanationCheck(
+explanation = evidence.ExplanationCheck(
     "explanation",
     "Predict the model, mistakes included",
     core=False,

@@ -1,7 +1,5 @@
 """The checks of lesson 01's first sections: what the model answers, where it attends, and what hiding a place does."""
 
-from typing import Any
-
 import torch
 
 from exercises_utils.challenges.sorted_list_one_head import checks_models as shared
@@ -22,12 +20,8 @@ def _probability(logits, numbers):
 @exercise("How often each answer is right", core=True, axes="answer")
 def answer_accuracy(model, tokens, *, first=11, n=10, compare="sorted", of=_is_top, over=0):
     """Against the list, sorted here."""
-    numbers = {
-        "sorted": tokens[:, 1:11].sort(-1).values,
-        "list": tokens[:, 1:11],
-        "here": tokens[:, 11:21],
-        "next": tokens[:, 1:],
-    }
+    ordered = tokens[:, 1:11].sort(-1).values
+    numbers = {"sorted": ordered, "list": tokens[:, 1:11], "here": tokens[:, 11:21], "next": tokens[:, 1:]}
     hits = of(model(tokens)[:, first : first + n], numbers[compare]).float()
     return hits.prod(-1).mean() if over == "lists" else hits if over is None else hits.mean(over)
 
@@ -37,8 +31,7 @@ answer_accuracy.slips(
     {
         "The logits are read one position too late: the first answer is at MID, 11.": dict(first=12),
         "The logits are read one position too early: the first answer is at MID, 11.": dict(first=10),
-        "The answers are compared with the numbers that stand at the same positions; a position predicts the number "
-        "after it.": dict(compare="here"),
+        "Answers are compared with the numbers at their positions, not the next ones.": dict(compare="here"),
         "Answers are compared with the list as it was given; take the sorted one.": dict(compare="list"),
         "All predictions are counted; those at 11 to 20 are answers.": dict(first=0, n=21, compare="next"),
         "This is a share for each list; take the mean over lists, not over answer positions.": dict(over=1),
@@ -80,9 +73,11 @@ mean_pattern.slips(
 
 @exercise("Hide a place", core=True, axes="list position logit")
 def hide_position(
-    model, tokens, position, *, value=MINUS, of="scores", at="key", off=0, seen_by=ALL, heads=ALL
+    model, tokens, position, *, value=MINUS, of="scores", at="key", off=0, seen_by=ALL, heads=ALL, token=None
 ):
     """By the weights: what the patterns with a column of scores changed write."""
+    if token is not None:  # a number, or a special token, counted from the last one
+        return model(tokens.index_fill(1, torch.tensor(position), token % model.cfg.d_vocab))
     values = shared.masked_scores(model, tokens)
     if of == "pattern":
         values = values.softmax(-1)
@@ -95,19 +90,6 @@ def hide_position(
     return shared.logits_with(model, tokens, values if of == "pattern" else values.softmax(-1))
 
 
-def _replaced(token: int) -> Any:
-    """The slip of replacing the token: by a number, or by a special token, counted from the last one."""
-
-    def slip(model, tokens, position):
-        return model(tokens.index_fill(1, torch.tensor(position), token % model.cfg.d_vocab))
-
-    return slip
-
-
-def _change(model, tokens, position):
-    return hide_position.truth(model, tokens, position) - model(tokens)
-
-
 HIDE = "which is attended to in its place; hide the key instead."
 PLACES = (4, 17, 1)
 hide_position.given(
@@ -116,7 +98,7 @@ hide_position.given(
 hide_position.slips(
     {
         "Nothing is hidden: these are the model's own logits. Does the hook return the changed scores, and does the "
-        "model run with it?": lambda model, tokens, position: model(tokens),
+        "model run with it?": lambda m, t, p: m(t),
         "The scores are set to 0, a score like others; minus infinity gives no attention.": dict(value=0.0),
         "The attention is set to 0 after the softmax, so the rest no longer adds up to 1; set the scores to minus "
         "infinity before it (`hook_attn_scores`).": dict(value=0.0, of="pattern"),
@@ -128,12 +110,12 @@ hide_position.slips(
         "The place is hidden from the answer positions alone; hide it from all.": dict(seen_by=slice(11, 21)),
         "The place can still see itself; hide it from all queries, also its own.": dict(seen_by="others"),
         "Only the first head's scores are changed; hide the place from every head.": dict(heads=slice(1)),
-        f"The token is replaced by BOS, {HIDE}": _replaced(-2),
-        f"The token is replaced by MID, {HIDE}": _replaced(-1),
-        f"The token is replaced by a 0, {HIDE}": _replaced(0),
+        f"The token is replaced by BOS, {HIDE}": dict(token=-2),
+        f"The token is replaced by MID, {HIDE}": dict(token=-1),
+        f"The token is replaced by a 0, {HIDE}": dict(token=0),
         "These are logits at MID alone; return those of all positions.": then(lambda logits: logits[:, 11]),
         "These are logits at the answers alone; return those of all.": then(lambda logits: logits[:, 11:21]),
-        "This is the change of the logits; return the logits themselves.": _change,
+        "This is the change; return the logits.": lambda m, t, p: hide_position.truth(m, t, p) - m(t),
     }
 )
 

@@ -20,11 +20,10 @@ ONE_HEAD = {**_family(n_layers=(1, 1), n_heads=(1, 1)), LESSON: MODELS[LESSON]}
 
 
 def known_lists(model: Any, size: int, generator: torch.Generator, answer: Any = None) -> Tensor:
-    """Of 200 random lists those with most right answers of this model, or of the logits that `answer` gives for it.
-
-    Large numbers are drawn more often, as some are larger than any that the lesson's model knows.
-    """
-    n_numbers = model.cfg.d_vocab_out
+    """Of 200 random lists those with most right answers of this model, or of the logits that `answer` gives for it."""
+    n_numbers = (
+        model.cfg.d_vocab_out
+    )  # in the next line, large ones more often: some are new to the lesson's model
     numbers = torch.randint(n_numbers, (2, 200, task.LENGTH), generator=generator).amax(0)
     bos, ordered = torch.full((200, 1), n_numbers), numbers.sort(-1).values
     tokens = torch.cat([bos, numbers, bos + 1, ordered], dim=-1)
@@ -67,9 +66,8 @@ def scores(model: Any, queries: Tensor, keys: Tensor, head: int = 0) -> Float[Te
 def masked_scores(model: Any, tokens: Tensor) -> Float[Tensor, "list head query key"]:
     """The scores of all heads of layer 0, by the weights, with minus infinity after the query."""
     resid = residual(model, tokens)
-    return causal(
-        torch.stack([scores(model, resid, resid, head) for head in range(model.cfg.n_heads)], dim=1)
-    )
+    by_head = [scores(model, resid, resid, head) for head in range(model.cfg.n_heads)]
+    return causal(torch.stack(by_head, dim=1))
 
 
 def logits_with(

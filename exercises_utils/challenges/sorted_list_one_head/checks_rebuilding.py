@@ -103,23 +103,16 @@ def second_differences(ov, *, weights=(1, -2, 1), ends="cut"):
     return pad(bends[:, 1:-1], (1, 1)) if ends == "zeros" else bends[:, 1:-1]
 
 
-def _down(ov):
-    return ov[2:] - 2 * ov[1:-1] + ov[:-2]
+def _ramps(rows: int, columns: int) -> Call:
+    ov = 10 * torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).cumsum(1)
+    return Call(f"a random circuit of {rows} × {columns} numbers", dict(ov=ov))
 
 
-def _ramps() -> list[Call]:
-    calls = []
-    for rows, columns in ((7, 12), (9, 9), (12, 5), (1, 8)):
-        ov = 10 * torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).cumsum(1)
-        calls.append(Call(f"a random circuit of {rows} × {columns} numbers", dict(ov=ov)))
-    return calls
-
-
-second_differences.given(_ramps)
+second_differences.given(lambda: [_ramps(*sizes) for sizes in ((7, 12), (9, 9), (12, 5), (1, 8))])
 second_differences.slips(
     {
         "These are first differences; take the difference of them once more.": lambda ov: ov.diff(dim=1),
-        "These are differences from one source to the next; go along each row.": _down,
+        "This goes from source to source; go along each row.": lambda ov: ov[2:] - 2 * ov[1:-1] + ov[:-2],
         "The ends are there too, as zeros; return the inner numbers, two columns fewer.": dict(ends="zeros"),
         "The row goes on round its ends; return the inner numbers, two columns fewer.": dict(ends="round"),
         "The middle counts once; it counts twice: f(x+1) − 2 f(x) + f(x−1).": dict(weights=(1, -1, 1)),
@@ -128,17 +121,29 @@ second_differences.slips(
 )
 
 
-def _logits_with_terms(model, tokens, kept, others=0.0, mask=True, power=0.0):
+def _logits_with_terms(model, tokens, kept, others=0.0, mask=True, power=0.0, attention=1.0):
     """With some terms kept, and `others` times the mean over lists of the others."""
     terms = score_terms(model, tokens)
     parts = [term if name in kept else others * term.mean(0).expand_as(term) for name, term in terms.items()]
     total = torch.stack(parts).sum(0) * model.cfg.d_head**power
-    return shared.logits_with(model, tokens, (causal(total) if mask else total).softmax(-1)[:, None])
+    pattern = (causal(total) if mask else total).softmax(-1)[:, None]
+    return shared.logits_with(model, tokens, attention * pattern)
 
 
 @exercise("With some terms only", core=True, atol=0.002)
 def accuracy_with_terms(
-    model, tokens, kept, *, keep="kept", others=0.0, mask=True, power=0.0, first=11, n=10, of=None
+    model,
+    tokens,
+    kept,
+    *,
+    keep="kept",
+    others=0.0,
+    mask=True,
+    power=0.0,
+    attention=1.0,
+    first=11,
+    n=10,
+    of=None,
 ):
     """By the weights. One answer of 600 may differ, by rounding."""
     kept = {
@@ -147,14 +152,9 @@ def accuracy_with_terms(
         "all": TERMS,
         "exchanged": [term[::-1] for term in kept],
     }[keep]
-    best = _logits_with_terms(model, tokens, kept, others, mask, power).argmax(-1)
+    best = _logits_with_terms(model, tokens, kept, others, mask, power, attention).argmax(-1)
     hits = (best[:, first : first + n] == tokens[:, -n:]).double()
     return hits.mean(0) if of == "each" else float((of(hits) if of else hits).mean())
-
-
-def _without_attention(model, tokens, kept):
-    best = shared.logits_with(model, tokens, torch.zeros(len(tokens), 1, 22, 22)).argmax(-1)
-    return float((best[:, 11:21] == tokens[:, 12:]).double().mean())
 
 
 def _kept() -> list[Call]:
@@ -188,7 +188,7 @@ accuracy_with_terms.slips(
         "The terms are divided by sqrt(d_head) twice, so the softmax is too flat.": dict(power=-0.5),
         "The logits are read one position too late; the answers are at 11 to 20.": dict(first=12),
         "All positions are counted; count the ten answer positions, 11 to 20.": dict(first=0, n=21),
-        "The head writes nothing: the pattern is 0. Replace the scores, before the softmax.": _without_attention,
+        "The head writes nothing: the pattern is 0. Replace the scores, before it.": dict(attention=0.0),
         "This is the share of lists without a mistake; count answers.": dict(of=lambda hits: hits.prod(-1)),
         "This is the share at MID alone; take the mean over all answers.": dict(of=lambda hits: hits[:, 0]),
         "This is a share for each answer position; take the mean over all of them.": dict(of="each"),

@@ -13,29 +13,22 @@ from exercises_utils.tools import causal
 OV = ("W_V", "W_O")
 
 
-def _written(model, source, head, by, to, also_direct):
-    """What heads of layer 0 add to the logits for each source, in double precision and from the logits backwards."""
-    direct = getattr(model, to).double() if to else torch.eye(model.cfg.d_model, dtype=torch.float64)
-    written = direct.clone() if also_direct else torch.zeros_like(direct)
-    for each in range(model.cfg.n_heads) if head == "all" else [head]:
-        through = direct
-        for name in reversed(by):
-            weight = getattr(model, name)[0, each].double()
-            through = (weight.T if name == "W_K" else weight) @ through
-        written = written + through
+@exercise("The full OV circuit", core=True, axes="token logit")
+def full_ov_circuit(model, *, source="W_E", heads=slice(1), by=OV, to="W_U", direct=0):
+    """In double precision, from the logits backwards."""
+    logits = getattr(model, to).double() if to else torch.eye(model.cfg.d_model, dtype=torch.float64)
+    through = logits[None]
+    for name in reversed(by):
+        weight = getattr(model, name)[0, heads].double()
+        through = (weight.mT if name == "W_K" else weight) @ through
+    written = through.sum(0) + direct * logits
     return (getattr(model, source).double() @ written if source else written).float()
 
 
-@exercise("The full OV circuit", core=True, axes="token logit")
-def full_ov_circuit(model, *, source="W_E", head=0, by=OV, to="W_U", also_direct=False):
-    """By the weights, backwards."""
-    return _written(model, source, head, by, to, also_direct)
-
-
 @exercise("What a position adds", core=False, axes="position logit")
-def position_bias(model, *, source="W_pos", head=0, by=OV, to="W_U", also_direct=False):
-    """By the weights, backwards."""
-    return _written(model, source, head, by, to, also_direct)
+def position_bias(model, *, source="W_pos", heads=slice(1), by=OV, to="W_U", direct=0):
+    """As the circuit of the tokens."""
+    return full_ov_circuit.truth(model, source=source, heads=heads, by=by, to=to, direct=direct)
 
 
 OV_SLIPS: dict[str, dict[str, Any]] = {
@@ -44,8 +37,8 @@ OV_SLIPS: dict[str, dict[str, Any]] = {
     "The embedding is missing: put it in front of W_V.": dict(source=None),
     "This is W_Q W_K^T, where the head attends; what it writes is W_V W_O.": dict(by=("W_Q", "W_K")),
     "The head's matrices are in the wrong order: W_V first, then W_O.": dict(by=OV[::-1]),
-    "The direct path is in it; return what the head adds alone.": dict(also_direct=True),
-    "All heads are added up; head 0.0 alone is asked for.": dict(head="all"),
+    "The direct path is in it; return what the head adds alone.": dict(direct=1),
+    "All heads are added up; head 0.0 alone is asked for.": dict(heads=slice(None)),
 }
 full_ov_circuit.given(on_models(shared.MODELS))
 full_ov_circuit.slips(
@@ -66,48 +59,38 @@ position_bias.slips(
 
 
 @exercise("Does it copy?", core=False)
-def copying_share(ov, *, rows="numbers", turned=False, is_on=lambda row, i: row[i] == max(row), of=None):
+def copying_share(ov, *, more=0, turned=False, size=False, is_on=lambda row, i: row[i] == max(row), of=None):
     """By counting rows."""
-    table = ov if rows == "all" else ov[: ov.shape[1]]
+    table = ov[: ov.shape[1] + more].abs() if size else ov[: ov.shape[1] + more]
     hits = [i < len(row) and is_on(row, i) for i, row in enumerate((table.T if turned else table).tolist())]
-    return sum(hits) / (of or len(hits))
+    return torch.tensor(hits).float() if of == "each" else sum(hits) / (of or len(hits))
 
 
-def _is_farthest(row, i):
-    return abs(row[i]) == max(map(abs, row))
+def _circuit(n: int, strength: float, generator: torch.Generator) -> Call:
+    """A random circuit that copies in part, some of whose rows are low or high as a whole."""
+    ov = torch.randn(n + 2, n, generator=generator) + strength * torch.eye(n + 2)[:, :n]
+    ov += 1.5 * torch.randn(n + 2, 1, generator=generator)
+    ov[0] *= -1  # a row whose own number is at the bottom
+    return Call(f"a random circuit of {n} numbers", dict(ov=ov))
 
 
-def _each_row(ov):
-    return (ov[: ov.shape[1]].argmax(-1) == torch.arange(ov.shape[1])).float()
-
-
-def _circuits() -> list[Call]:
-    """Random circuits that copy in part, some of whose rows are low or high as a whole."""
-    calls = []
-    for n, strength, seed in ((12, 2.0, 0), (30, 1.5, 1), (61, 2.5, 2)):
-        generator = torch.Generator().manual_seed(seed)
-        ov = torch.randn(n + 2, n, generator=generator)
-        ov[:n] += strength * torch.eye(n)
-        ov += 1.5 * torch.randn(n + 2, 1, generator=generator)
-        ov[0] *= -1  # a row whose own number is at the bottom
-        calls.append(Call(f"a random circuit of {n} numbers", dict(ov=ov)))
-    return calls
-
-
+COPYING = {12: 2.0, 30: 1.5, 61: 2.5}
 OWN = "it has to be the top logit of its row"
-copying_share.given(_circuits)
+copying_share.given(
+    lambda: [_circuit(n, strength, torch.Generator().manual_seed(n)) for n, strength in COPYING.items()]
+)
 copying_share.slips(
     {
-        "The rows of BOS and MID count as misses; leave out the last two rows.": dict(rows="all"),
+        "The rows of BOS and MID count as misses; leave out the last two rows.": dict(more=2),
         "The largest is taken over rows; ask of each row which column is the largest.": dict(turned=True),
         f"This counts own logits that are lowest; {OWN}.": dict(is_on=lambda row, i: row[i] == min(row)),
-        f"Absolute values are compared; {OWN}, with its sign.": dict(is_on=_is_farthest),
+        f"Absolute values are compared; {OWN}, with its sign.": dict(size=True),
         f"This counts own logits that are positive; {OWN}.": dict(is_on=lambda row, i: row[i] > 0),
         f"This counts own logits above the row's mean; {OWN}.": dict(is_on=lambda row, i: row[i] > mean(row)),
         f"This is the mean of the diagonal; {OWN}: count.": dict(is_on=lambda row, i: row[i]),
         "This is a count; return the share.": dict(of=1),
         "The count is divided by 50 whatever the size; divide by the number of rows.": dict(of=50),
-        "This says of each row whether it copies; take the mean.": _each_row,
+        "This says of each row whether it copies; take the mean.": dict(of="each"),
     }
 )
 
@@ -123,14 +106,6 @@ def copied_answers(model, tokens, *, queries=(11, 21), places=(0, 22), specials=
     return table[..., : model.cfg.d_vocab_out + specials].argmax(-1)
 
 
-def _models_own(model, tokens):
-    return model(tokens)[:, 11:21].argmax(-1)
-
-
-def _places(model, tokens):
-    return shared.patterns(model, tokens)[:, 0, 11:21].argmax(-1)
-
-
 ADD = "Add up the attention to all places that hold the same number."
 copied_answers.given(on_models(shared.MODELS, tokens=shared.some_lists, batch=20))
 copied_answers.slips(
@@ -142,8 +117,8 @@ copied_answers.slips(
         "Only the list is counted; add the attention to the sorted part.": dict(places=(1, 11)),
         "Only the sorted part is counted; add the attention to the list.": dict(places=(12, 22)),
         "These are all 22 positions; return the ten answer positions.": dict(queries=(0, 22)),
-        "These are the model's own answers; ask which number gets most attention.": _models_own,
-        "These are the most attended places; return the number that stands there.": _places,
+        "These are the model's own answers; see what it looks at.": lambda m, t: m(t)[:, 11:21].argmax(-1),
+        "These are places; return their numbers.": lambda m, t: shared.patterns(m, t)[:, 0, 11:21].argmax(-1),
     }
 )
 
@@ -157,25 +132,17 @@ def score_terms(model, tokens, *, parts=("token", "position"), root="d_head"):
     return torch.stack(rows) * (model.cfg.d_head / getattr(model.cfg, root)) ** 0.5
 
 
-def _key_first(terms):
-    return terms.transpose(0, 1)
-
-
-def _keys_ask(terms):
-    return terms.transpose(0, 1).mT
-
-
 score_terms.given(on_models(shared.MODELS, tokens=shared.shorter, batch=2, lesson_batch=2))
 score_terms.slips(
     {
         "The scores are divided by sqrt(d_model); the width of a head is d_head.": dict(root="d_model"),
         "Every term is the whole score; take W_E and W_pos one at a time.": dict(parts=("whole", "whole")),
-        "Queries and keys are swapped: W_Q belongs to the query, W_K to the key.": then(_keys_ask),
-        "Queries and keys are swapped: rows are queries.": then(lambda terms: terms.mT),
-        "The first axis is the query's part, the second the key's; they are swapped.": then(_key_first),
+        "Queries and keys are swapped: W_Q is the query's, the row's.": then(lambda t: t.transpose(0, 1).mT),
+        "Queries and keys are swapped: rows are queries.": then(lambda t: t.mT),
+        "The first axis is the query's part, the second the key's.": then(lambda t: t.transpose(0, 1)),
         "Index 0 is the token, index 1 the position; they are swapped.": dict(parts=("position", "token")),
-        "A softmax has been taken; return the scores.": then(lambda terms: causal(terms).softmax(-1)),
-        "This is the sum of the terms; return them one by one.": then(lambda terms: terms.sum((0, 1))),
+        "A softmax has been taken; return the scores.": then(lambda t: causal(t).softmax(-1)),
+        "This is the sum of the terms; return them one by one.": then(lambda t: t.sum((0, 1))),
     }
 )
 
@@ -190,22 +157,17 @@ def successor_share(token_scores, *, more=0, keys=(0, 0), turned=False, size=Fal
     return sum(each > 0 if step == "up" else each == step for each in steps) / (of or len(steps))
 
 
-def _score_tables() -> list[Call]:
-    """Random tables in which half of the numbers prefer the next one; some rows are low or high as a whole."""
-    calls = []
-    for n, seed in ((17, 3), (24, 4), (61, 5)):
-        generator = torch.Generator().manual_seed(seed)
-        table = torch.randn(n + 2, n + 2, generator=generator)
-        step = torch.tensor([1, 1, 1, 1, 1, 0, 0, -1, 2, 3])[torch.randint(10, (n + 2,), generator=generator)]
-        table += 3 * one_hot((torch.arange(n + 2) + step) % (n + 2), n + 2)
-        table += 3 * torch.randn(n + 2, 1, generator=generator)
-        table[:: n // 4, [0, n]] += 5  # some prefer 0, and some BOS
-        calls.append(Call(f"random scores of {n} numbers", dict(token_scores=table)))
-    return calls
+def _score_table(n: int, generator: torch.Generator) -> Call:
+    """A random table in which half of the numbers prefer the next one; some rows are low or high as a whole."""
+    step = torch.tensor([1, 1, 1, 1, 1, 0, 0, -1, 2, 3])[torch.randint(10, (n + 2,), generator=generator)]
+    table = torch.randn(n + 2, n + 2, generator=generator) + 3 * torch.randn(n + 2, 1, generator=generator)
+    table += 3 * one_hot((torch.arange(n + 2) + step) % (n + 2), n + 2)
+    table[:: n // 4, [0, n]] += 5  # some prefer 0, and some BOS
+    return Call(f"random scores of {n} numbers", dict(token_scores=table))
 
 
 NEXT = "ask for the next one."
-successor_share.given(_score_tables)
+successor_share.given(lambda: [_score_table(n, torch.Generator().manual_seed(n)) for n in (17, 25, 61)])
 successor_share.slips(
     {
         "The last number counts as a miss; it has no successor. Leave it out.": dict(more=1),
