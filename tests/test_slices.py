@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from exercises_utils.models.slices import draw_where, slice_on_card
+from exercises_utils.models.training import draw_where, slice_on_card
 
 
 def draws(*, seed: int = 0, highest: int = 6):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from exercises_utils.models.huggingface import random_model, save_folder
     from exercises_utils.models.loading import DEFAULT_INSTANCE, load_model, model_and_card
     from exercises_utils.models.native import build_model
-    from exercises_utils.models.slices import draw_where, slice_on_card
     from exercises_utils.models.sources import (
         available_instances,
         checkpoint_path,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
         find,
         lesson_instances,
     )
-    from exercises_utils.models.training import TrainingConfig, as_generator
+    from exercises_utils.models.training import TrainingConfig, as_generator, draw_where, slice_on_card
 else:
     __getattr__ = lazily(
         __name__,
@@ -41,8 +40,7 @@ else:
             "huggingface": "random_model save_folder",
             "loading": "DEFAULT_INSTANCE load_model model_and_card",
             "native": "build_model",
-            "slices": "draw_where slice_on_card",
             "sources": "available_instances checkpoint_path checkpoints_folder find lesson_instances",
-            "training": "TrainingConfig as_generator",
+            "training": "TrainingConfig as_generator draw_where slice_on_card",
         },
     )

@@ -190,6 +190,16 @@ class QwenConfig:
         }
 
 
+def misfits(config: ModelConfig | QwenConfig, weights: Mapping[str, Tensor]) -> list[str]:
+    """What is wrong with the names and shapes of weights that should be a config's, one text each; empty if nothing is."""
+    expected, found = config.shapes(), {name: tuple(weight.shape) for name, weight in weights.items()}
+    return [
+        f"{name}: expected {expected.get(name, 'no such weight')}, got {found.get(name, 'nothing')}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]
+
+
 class _Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

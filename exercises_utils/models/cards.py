@@ -80,18 +80,18 @@ class Card:
     """What a set of weights is, how it came about and how good it is; stored as JSON beside the weights.
 
     `accuracy` is {"value", "n", "seed"} on fresh data; `hard_slices` maps a slice's name to its "definition",
-    "n", "seed" and measured values. `sha256` is of the weights file.
+    "n", "seed" and measured values; both are empty where nobody has measured. `sha256` is of the weights file.
     """
 
     challenge: str
     instance: str
     config: ModelConfig | QwenConfig
     training: Mapping[str, Any]
-    data: str
-    seed: int
-    versions: Mapping[str, str]
-    accuracy: Mapping[str, Any]
-    hard_slices: Mapping[str, Mapping[str, Any]]
+    data: str = ""
+    seed: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    hard_slices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sha256: str = ""
     kind: str = "native"
     format_version: int = FORMAT_VERSION
@@ -133,10 +133,11 @@ class Card:
         unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
         if unknown or missing:
             raise MalformedCardError(f"{path}: unknown fields {unknown}, missing fields {missing}. {REMEDY}")
-        for name, kinds in _FIELD_TYPES.items():
-            if name in values and not isinstance(values[name], kinds):
+        for each in fields(card_class):
+            wanted = each.type if each.type in (str, int) else dict
+            if not isinstance(values[each.name], wanted):
                 raise MalformedCardError(
-                    f"{path}: `{name}` is {values[name]!r}; expected {kinds.__name__}. {REMEDY}"
+                    f"{path}: `{each.name}` is {values[each.name]!r}; expected {wanted.__name__}. {REMEDY}"
                 )
         try:
             config = config_class.from_dict(values["config"])
@@ -161,21 +162,6 @@ class FolderCard(Card):
 _KINDS: dict[str, tuple[type[Card], type[ModelConfig] | type[QwenConfig]]] = {
     "native": (Card, ModelConfig),
     "huggingface": (FolderCard, QwenConfig),
-}
-_FIELD_TYPES: dict[str, type] = {
-    "challenge": str,
-    "instance": str,
-    "config": dict,
-    "training": dict,
-    "data": str,
-    "seed": int,
-    "versions": dict,
-    "accuracy": dict,
-    "hard_slices": dict,
-    "sha256": str,
-    "kind": str,
-    "files": dict,
-    "variant": str,
 }
 
 

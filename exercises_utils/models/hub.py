@@ -72,17 +72,12 @@ class OnHub(Source):
 
     @property
     def card(self) -> Card:
-        """What the address says, as a card. How good the model is, nobody has measured."""
+        """What the address says, as a card."""
         return Card(
             challenge=self.challenge,
             instance=self.instance,
             config=self.config,
             training={"by": self.by, "repo": self.repo, "revision": self.revision},
-            data="",
-            seed=0,
-            versions={},
-            accuracy={},
-            hard_slices={},
             sha256=self.sha256,
             kind="hub",
         )

@@ -41,7 +41,7 @@ from transformer_lens.model_bridge.generalized_components import RMSNormalizatio
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from exercises_utils.models.architecture import QwenConfig
+from exercises_utils.models.architecture import QwenConfig, misfits
 from exercises_utils.models.cards import WEIGHTS, MissingWeightsError, WrongWeightsError
 from exercises_utils.models.devices import lesson_device
 from exercises_utils.models.native import separate_hooks, take_tokens_from_anywhere
@@ -112,14 +112,8 @@ def build(
 
     Raises WrongWeightsError where names or shapes are not the config's.
     """
-    shapes = config.shapes()
-    wrong = sorted(
-        name
-        for name in shapes.keys() | weights.keys()
-        if name not in weights or name not in shapes or tuple(weights[name].shape) != shapes[name]
-    )
-    if wrong:
-        raise WrongWeightsError(f"These weights do not belong to this config: {', '.join(wrong[:5])}.")
+    if wrong := misfits(config, weights):
+        raise WrongWeightsError(f"These weights do not belong to this config: {'; '.join(wrong[:5])}.")
     device = lesson_device() if device is None else torch.device(device)
     dtype = dtype or torch.float32
     with _quiet(), torch.random.fork_rng(devices=[]):

@@ -44,7 +44,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import AttentionBridge
 
-from exercises_utils.models.architecture import ModelConfig, PlainTransformer
+from exercises_utils.models.architecture import ModelConfig, PlainTransformer, misfits
 from exercises_utils.models.devices import lesson_device
 
 
@@ -69,7 +69,8 @@ def build_model(
     Raises ValueError where the weights' names or shapes are not the config's.
     """
     weights = _random_weights(config, seed) if state_dict is None else dict(state_dict)
-    _require_shapes(config, weights)
+    if wrong := misfits(config, weights):
+        raise ValueError("These weights do not belong to this config. " + "; ".join(wrong))
     device = lesson_device() if device is None else torch.device(device)
     model: Any = TransformerBridge.boot_native(  # type: ignore[attr-defined]
         TransformerBridgeConfig(
@@ -109,18 +110,6 @@ def _random_weights(config: ModelConfig, seed: int) -> dict[str, Tensor]:
         if weight.ndim == 1:
             weight += 0.3 * torch.randn(weight.shape, generator=generator)
     return dict(weights)
-
-
-def _require_shapes(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
-    expected = config.shapes()
-    wrong = [
-        f"{name}: expected {expected.get(name, 'no such weight')}, "
-        f"got {tuple(weights[name].shape) if name in weights else 'nothing'}"
-        for name in sorted(expected.keys() | weights.keys())
-        if name not in weights or tuple(weights[name].shape) != expected.get(name)
-    ]
-    if wrong:
-        raise ValueError("These weights do not belong to this config. " + "; ".join(wrong))
 
 
 def _give_parameters(model: TransformerBridge, config: ModelConfig) -> None:

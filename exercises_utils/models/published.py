@@ -113,10 +113,7 @@ class Published(Stored):
             config=self.config,
             training={"by": self.by, "url": self.url, "sha256": self.sha256, "why": "Trained by its author."},
             data=self.data,
-            seed=0,
             versions={name: version(name) for name in ("mechinterp-exercises", "torch", "safetensors")},
-            accuracy={},
-            hard_slices={},
         )
 
 
