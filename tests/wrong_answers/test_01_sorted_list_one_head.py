@@ -91,10 +91,6 @@ def ov_of_52_tokens(model):
     return ov_multiplied_out(model)[:52, :50]
 
 
-def positions_in_loop(model):
-    return torch.stack([row @ model.W_V[0, 0] @ (model.W_O[0, 0] @ model.W_U) for row in model.W_pos])
-
-
 def copying_in_numpy(ov):
     table = ov.numpy()[:-2]
     return np.mean(table.argmax(axis=1) == np.arange(len(table)))
@@ -115,10 +111,6 @@ def terms(model, tokens):
 
 def terms_with_nan_above(model, tokens):
     return terms(model, tokens).masked_fill(torch.ones(2 * tokens.shape[-1:]).triu(1).bool(), torch.nan)
-
-
-def terms_as_nested_lists(model, tokens):
-    return [list(row) for row in terms(model, tokens)]
 
 
 def terms_of_the_longest_sequence(model, tokens):
@@ -399,12 +391,12 @@ LESSON = [
         right=[ov_multiplied_out],
     ),
     Answers(checks.copying_share, right=[copying_in_numpy]),
-    Answers(checks.position_bias, right=[positions_in_loop]),
+    Answers(checks.position_bias),
     Answers(checks.copied_answers, right=[copied_by_scatter]),
     Answers(
         checks.score_terms,
         wrong={terms_of_the_longest_sequence: "right on the lesson's model"},
-        right=[terms_with_nan_above, terms_as_nested_lists],
+        right=[terms_with_nan_above],
     ),
     Answers(checks.successor_share, right=[successor_in_numpy]),
     Answers(checks.what_is_wrong_with_062),

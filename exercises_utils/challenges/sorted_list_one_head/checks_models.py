@@ -20,10 +20,8 @@ ONE_HEAD = {**_family(n_layers=(1, 1), n_heads=(1, 1)), LESSON: MODELS[LESSON]}
 
 
 def known_lists(model: Any, size: int, generator: torch.Generator, answer: Any = None) -> Tensor:
-    """Of 200 random lists those with most right answers of this model, or of the logits that `answer` gives for it."""
-    n_numbers = (
-        model.cfg.d_vocab_out
-    )  # in the next line, large ones more often: some are new to the lesson's model
+    """Of 200 random lists, rich in large numbers, those with most right answers of the model (or of `answer`)."""
+    n_numbers = model.cfg.d_vocab_out
     numbers = torch.randint(n_numbers, (2, 200, task.LENGTH), generator=generator).amax(0)
     bos, ordered = torch.full((200, 1), n_numbers), numbers.sort(-1).values
     tokens = torch.cat([bos, numbers, bos + 1, ordered], dim=-1)
