@@ -207,15 +207,19 @@ def swap_inputs(
     last, runs = intact.shape[1] - 1, {"intact": intact, "broken": broken}
     from_broken = run(model, broken)
     changed = {
-        "row": put("pattern", from_broken["pattern", layer], [index], [position]),
-        "rows": put("pattern", from_broken["pattern", layer], [index]),
-        "row of every head": put("pattern", from_broken["pattern", layer], None, [position]),
+        "row": ("pattern", [index], [position]),
+        "rows": ("pattern", [index], None),
+        "row of every head": ("pattern", None, [position]),
+        "output": ("z", [index], [position]),
     }
-    swapped = (
-        run(model, intact, {("pattern", layer): changed[path]}) if path in changed else run(model, runs[path])
-    )
+    if path in changed:
+        what, whose, rows = changed[path]
+        edit = put(what, from_broken[what, layer], whose, rows)
+        swapped = run(model, intact, {(what, layer): edit})
+    else:
+        swapped = run(model, runs[path])
     places = {"END": [last], "position": [position], "all": None, "mirror": [last - position]}
-    who = {"readers": readers, "all": None, "first": readers[:1]}[heads]
+    who = {"readers": readers, "all": None, "first": readers[:1], "last": readers[-1:]}[heads]
     to = layer + 1 if layer_of == "readers" else model.cfg.n_layers - 1
     taken = {"all": inputs, "first": inputs[:1], "last": inputs[-1:], "late": inputs, "exchanged": inputs}[
         takes
@@ -268,6 +272,8 @@ swap_inputs.slips(
         "The rows of all heads were swapped in the run that gives the inputs; swap that of `head`.": dict(
             path="row of every head"
         ),
+        "The head's output `z` was swapped in the run that gives the inputs, which takes the broken run's values along; "
+        "swap the pattern.": dict(path="output"),
         "Queries were taken at `position`; END asks, so take them at END.": dict(q_at="position"),
         "Keys and values were taken at END; take them at `position`.": dict(kv_at="END"),
         "Keys and values were taken at the mirror of `position`; take them at `position`.": dict(
@@ -278,6 +284,7 @@ swap_inputs.slips(
         ),
         "All heads of the layer read; swap the inputs of `readers` only.": dict(heads="all"),
         "Only the first of the `readers` reads; swap the inputs of all of them.": dict(heads="first"),
+        "Only the last of the `readers` reads; swap the inputs of all of them.": dict(heads="last"),
         "These are the inputs of the last layer; take those of the layer after `head`'s.": dict(
             layer_of="last"
         ),
@@ -341,7 +348,7 @@ mend.given(
         speak_as=pick(None, 0),
     ),
     on_models(
-        DEEP, seed=70, head=pick((0, 0), (1, 1)), tokens=few_tokens, place=15, attend_to=pick(6, 3),
+        DEEP, seed=70, head=pick((0, 0), (1, 1)), tokens=few_tokens, place=15, attend_to=pick(18, 3),
         speak_as=pick(0, 8),
     ),
 )  # fmt: skip
