@@ -197,7 +197,7 @@ LESSON = [
     Answers(checks.logit_difference, right=[difference_by_log_probabilities]),
     Answers(
         checks.lens,
-        wrong={lens_with_another_epsilon: "right on the bundled model"},
+        wrong={lens_with_another_epsilon: "`model.cfg.eps`"},
         right=[lens_by_transformer_lens],
     ),
     Answers(checks.component_attribution, right=[attribution_by_transformer_lens]),

@@ -138,7 +138,7 @@ def _patched(
     def of(logits: Tensor) -> Tensor:
         return metric(logits).mean() if mean else metric(logits)
 
-    logits = plain.patched(corrupted, clean, activation, indices, pile)
+    logits = plain.patched(corrupted, clean, activation, indices, bool(pile))
     patched = torch.stack([torch.stack([of(one) for one in row]) for row in logits])
     ends = [of(plain.run(tokens)["logits", -1]) for tokens in (clean, corrupted)]
     return as_of(model, by(patched, *ends))
