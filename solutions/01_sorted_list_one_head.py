@@ -24,7 +24,7 @@
 # | | |
 # |---|---|
 # | **You will be able to** | use hooks, caches and factored matrices in TransformerLens 4; read a head's OV and QK circuits from its weights; split attention scores into terms that add up; rebuild a model from tables and operate on it; tell what is seen from what is shown by an intervention |
-# | **Time** | core path: 8 exercises, about 85 minutes. Optional exercises are marked; the core does not need them |
+# | **Time** | core path: 8 exercises, 2 to 2½ hours with reading. Optional exercises are marked; the core does not need them |
 # | **Model** | 1 layer, 1 head, attention only, no LayerNorm, no biases, `d_model` = `d_head` = 128: 81,408 parameters |
 # | **Data** | `BOS`, ten numbers from 0 to 49 (repeats allowed), `MID`, the same ten in order. Fifty logits, one for each number |
 # | **You need** | Python, the basics of PyTorch, and the formula of attention. No other tutorial: section 0 shows the tools on this very model |

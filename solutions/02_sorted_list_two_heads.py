@@ -23,7 +23,7 @@
 # | | |
 # |---|---|
 # | **You will be able to** | measure what a head is worth, number by number, by ablation; read OV and QK circuits of a model with LayerNorm; tell a failure to look from a failure to copy; attribute a logit to single source tokens; reject an explanation that sounds right |
-# | **Time** | core path: 8 exercises, about 85 minutes. Optional exercises are marked; the core does not need them (the near neighbours of section 5 are the best of them) |
+# | **Time** | core path: 8 exercises, 2 to 2½ hours with reading. Optional exercises are marked; the core does not need them (the near neighbours of section 5 are the best of them) |
 # | **Model** | 1 layer, 2 heads, attention only, LayerNorm, `d_model` 96, `d_head` 48 |
 # | **Data** | ten different numbers from 0 to 50, `SEP`, the same numbers in order: 21 tokens |
 # | **You need** | hooks, OV and QK circuits, as practised in lesson 01; what you wrote there is `circuits.…` here |

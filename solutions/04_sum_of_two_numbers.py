@@ -23,7 +23,7 @@
 # | | |
 # |---|---|
 # | **You will be able to** | take weights apart into frequencies; find a variable inside a model by swapping one site between two runs, with controls; read a decision from the QK and OV circuits of one head; attribute logits path by path so that they add up |
-# | **Time** | core path: 8 exercises, about 85 minutes. Optional exercises are marked; the core does not need them |
+# | **Time** | core path: 8 exercises, 2 to 2½ hours with reading. Optional exercises are marked; the core does not need them |
 # | **Model** | 2 layers, 3 heads, attention only, LayerNorm, `d_model` 48, `d_head` 24 |
 # | **Data** | `a+b=c`, four digits each, one token a digit (0 to 9), `+` is token 10, `=` is token 11. The leading digits of `a` and `b` are 0 to 4, so `c` has four digits |
 # | **You need** | attention patterns, the residual stream, QK and OV circuits, patching (lessons 01 to 03; the tools of those lessons are imported from `circuits` and `hooks`) |

@@ -25,7 +25,7 @@
 # | | |
 # |---|---|
 # | **You will be able to** | measure a language model digit by digit; build pairs of prompts for activation patching, with controls; patch positions, heads, values and patterns, in a model with grouped-query attention; tell a direct effect from a total one; see through a published analysis that does not add up |
-# | **Time** | core path: 8 exercises, about 85 minutes. Optional exercises are marked; the core does not need them |
+# | **Time** | core path: 8 exercises, 2 to 2½ hours with reading. Optional exercises are marked; the core does not need them |
 # | **Model** | a small Qwen2 that comes with the course (4 layers, `d_model` 128, 4 query heads that share 2 key/value heads, MLPs of 512, RMSNorm, rotary positions), trained on products. With one name changed, the same cells are for Qwen2.5-0.5B |
 # | **Data** | `123 x 45 = 5535`: a token for each digit, and ` x`, ` `, ` =`, ` ` between them, as Qwen's tokenizer writes it |
 # | **You need** | the residual stream, direct logit attribution, hooks (lessons 02 to 04; the tools of those lessons are imported) |
