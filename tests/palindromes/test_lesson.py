@@ -79,6 +79,6 @@ def test_a_map_of_shares_never_rounds_up_to_one():
     table = torch.tensor([[0.9996, 1.0], [0.25, float("nan")]])
     labels = {"x_labels": ["a", "b"], "y_labels": ["c", "d"]}
     figure = pictures.share_map(table, title="t", x="x", y="y", **labels)
-    assert figure.data[0].text == [[">.999", "1"], [".250", ""]]
+    assert figure.data[0].text == ([">.999", "1"], [".250", ""])
     figure = pictures.share_map(torch.tensor([[0.99, 1.0], [0.25, 0.0]]), title="t", x="x", y="y", **labels)
-    assert figure.data[0].text == [[".99", "1"], [".25", "0"]]
+    assert figure.data[0].text == ([".99", "1"], [".25", "0"])

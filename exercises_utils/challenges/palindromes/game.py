@@ -9,7 +9,7 @@ from exercises_utils import plotting
 from exercises_utils.challenges.palindromes import task
 from exercises_utils.plotting.play import Game, Reply, read_numbers
 
-TITLE = "The palindrome model."
+TITLE = "The palindrome model"
 FIRST = "3 17 25 5 9 11 0 2 30 8 8 30 2 0 11 9 7 25 17 3"
 ANSWERS = ("no palindrome", "palindrome")
 

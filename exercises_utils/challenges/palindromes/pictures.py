@@ -32,12 +32,13 @@ class Share:
         return f"{short(self.share)} [{short(self.low)}, {short(self.high)}]"
 
 
-def short(share: float) -> str:
-    """A share to three decimals; only what is exactly 0 or 1 is written so.
+def short(share: float | Tensor) -> str:
+    """A share, as a number or a tensor of one, to three decimals; only what is exactly 0 or 1 is written so.
 
     >>> short(0.9996), short(0.25), short(0.0)
     ('>.999', '.250', '0')
     """
+    share = float(share)
     if share in (0.0, 1.0):
         return str(int(share))
     text = f"{share:.3f}"
@@ -83,30 +84,40 @@ def print_shares(rows: Mapping[str, Bool[Tensor, "*place sequence"]]) -> None:
 
 
 def by_place(
-    panels: Mapping[str, Mapping[str, Shaped[Tensor, "place sequence"]]],
+    panels: Mapping[str, Mapping[str, Shaped[Tensor, "place ..."]]],
     *,
     title: str,
     y: str,
     x: str = "place",
     places: Sequence[int] = SECOND_HALF,
 ) -> go.Figure:
-    """Means over sequences at each place, as points with 95 % intervals: Wilson's for shares, normal for other numbers."""
+    """Means over sequences at each place, as points with 95 % intervals: Wilson's for shares, normal for other numbers.
+
+    One number a place is a point without an interval.
+    """
+    tables = {
+        panel: {name: rows if rows.ndim == 2 else rows[:, None] for name, rows in of.items()}
+        for panel, of in panels.items()
+    }
     means = {
-        panel: {name: rows.double().mean(-1) for name, rows in of.items()} for panel, of in panels.items()
+        panel: {name: rows.double().mean(-1) for name, rows in of.items()} for panel, of in tables.items()
     }
     figure = plotting.line_facets(means, title=title, x=x, y=y, x_values=list(places))
-    rows = [(i, len(of), table) for of in panels.values() for i, table in enumerate(of.values())]
+    rows = [(i, len(of), table) for of in tables.values() for i, table in enumerate(of.values())]
     for trace, (i, of, table) in zip(figure.data, rows, strict=True):
         step = 0.7 / max(of, 4)
-        below, above = zip(*(_reach(row) for row in table.cpu()), strict=True)
         trace.update(
             x=[place + step * (i - (of - 1) / 2) for place in places],
             mode="markers",
             marker={"size": 7, "symbol": _SYMBOLS[i % len(_SYMBOLS)]},
-            error_y={"array": above, "arrayminus": below, "symmetric": False, "thickness": 1.2, "width": 2},
         )
+        if table.shape[1] > 1:
+            below, above = zip(*(_reach(row) for row in table.cpu()), strict=True)
+            ends = {"array": above, "arrayminus": below, "symmetric": False}
+            trace.update(error_y={**ends, "thickness": 1.2, "width": 2})
     figure.update_xaxes(tickmode="array", tickvals=list(places), range=[min(places) - 0.6, max(places) + 0.6])
-    figure.update_yaxes(range=[-0.03, 1.03])
+    if all(mean.min() >= 0 and mean.max() <= 1 for of in means.values() for mean in of.values()):
+        figure.update_yaxes(range=[-0.03, 1.03])
     return figure
 
 

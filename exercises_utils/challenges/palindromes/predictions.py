@@ -48,10 +48,10 @@ which_inputs = predict(
     "which_inputs",
     "Through which inputs of layer 1 does the row's message arrive?",
     options={
-        "q": "queries",
-        "k": "keys alone",
-        "v": "values alone",
-        "kv": "keys and values together; neither alone is enough",
+        "queries": "queries",
+        "keys": "keys alone",
+        "values": "values alone",
+        "keys and values": "keys and values together; neither alone is enough",
     },
 )
 which_values = predict(
