@@ -109,6 +109,19 @@ def test_a_message_is_no_guess():
     assert "This is on 4 positions" in text
 
 
+def test_a_slip_that_makes_no_difference_is_no_half_of_two():
+    """A wrong last row was once "one place too early" beside a slip that moves the rows: neither was true."""
+    check = scores_exercise()
+    check.slips({"The last row comes first.": then(lambda right: right.roll(1, 0))})
+
+    def wrong_last_row(q, k, layer):
+        found = check.truth(q, k, layer)
+        found[-1] = torch.arange(len(q)) ** 2
+        return found
+
+    assert said(check, wrong_last_row).startswith("Right except at `query` 3.")
+
+
 def test_what_is_right_in_some_cases_says_which_and_what_stands_in_the_code():
     check = scores_exercise()
     text = said(

@@ -199,7 +199,7 @@ def _single(pairs: Sequence[Pair], first_guess: bool = False) -> str | None:
     numbers = [pair.numbers() for pair, size in zip(pairs, sizes, strict=True) if size]
     if bad := [problem for n in numbers if (problem := not_finite(n))]:
         return bad[0] if first_guess else None
-    return cause(numbers, per_row=first_guess)
+    return cause(numbers, first_guess)
 
 
 def _is_number(value: Any) -> bool:
@@ -230,7 +230,8 @@ def _two(cases: Sequence[Case], values: Sequence[Any], failing: Sequence[int]) -
         return None
     smallest_first = sorted(zip(some, came, strict=True), key=lambda item: _size(item[0].expected))
     for one, other in pairs_of(list(some[0].mistakes)):
-        if all(_both(case, value, one, other) for case, value in smallest_first):
+        both = all(_both(case, value, one, other) for case, value in smallest_first)
+        if both and _matters(some, one) and _matters(some, other):
             return f"{TWO}{one} {other}"
     if not all(isinstance(value, Tensor | float | int) for value in came):
         return None
@@ -239,9 +240,18 @@ def _two(cases: Sequence[Case], values: Sequence[Any], failing: Sequence[int]) -
         if any(value is Case.NO_VALUE for value in wrong):
             continue
         pairs = [Pair(v, w, case.axes, case) for v, w, case in zip(came, wrong, some, strict=True)]
-        if then_also := _single(pairs):
+        if _matters(some, message) and (then_also := _single(pairs)):
             return f"{TWO}{message} {then_also}"
     return _two_universal(some, came)
+
+
+def _matters(cases: Sequence[Case], message: str) -> bool:
+    """Whether a slip makes a difference in any of these cases: one that makes none is no part of what is wrong."""
+    made = [(case, case.wrong_value(message)) for case in cases if message in case.mistakes]
+    return any(
+        wrong is Case.NO_VALUE or not same(convert(wrong, case.expected), case.expected, case.atol, case.rtol)
+        for case, wrong in made
+    )
 
 
 def _size(value: Any) -> int:

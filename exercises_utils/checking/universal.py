@@ -324,13 +324,13 @@ def _others(n: Numbers, i: int) -> str:
     return listed([axis for j, axis in enumerate(n.axes) if j != i])
 
 
-BACKWARD: tuple[Callable[[Numbers], str | None], ...] = (_factor, _offset, _shifted)
+BACKWARD: tuple[Callable[[Numbers], str | None], ...] = (_factor, _offset)
 """Tried in this order, also on the numbers that another slip makes."""
-PER_ROW: tuple[Callable[[Numbers], str | None], ...] = (_offset_per_row, _factor_per_row)
-"""These leave a number free for each row, so they are tried on the right numbers only."""
+LOOSER: tuple[Callable[[Numbers], str | None], ...] = (_shifted, _offset_per_row, _factor_per_row)
+"""These leave numbers open (the edge, one for each row), so they are tried on the right numbers only."""
 
 
-def cause(failing: Sequence[Numbers], per_row: bool = False) -> str | None:
+def cause(failing: Sequence[Numbers], first_guess: bool = False) -> str | None:
     """The first explanation that holds in every failing case, in the words for the first of them."""
     if (missing := _softmax_missing(failing[0])) and all(_softmax_missing(n) for n in failing[1:]):
         return missing
@@ -341,7 +341,7 @@ def cause(failing: Sequence[Numbers], per_row: bool = False) -> str | None:
         return None
     clean = [n.without_infinities() for n in several]
     quickest_first = sorted(clean, key=lambda n: n.expected.numel())
-    for diagnose in BACKWARD + (PER_ROW if per_row else ()):
+    for diagnose in BACKWARD + (LOOSER if first_guess else ()):
         if all(diagnose(n) for n in quickest_first):
             return diagnose(clean[0])
     return None
