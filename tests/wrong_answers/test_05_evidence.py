@@ -90,11 +90,6 @@ def wrong_away_from_the_border(thousands, hundreds):
     return torch.where((hundreds > 2) & (hundreds < 7), thousands + 1, thousands), hundreds
 
 
-def near_the_border(thousands, hundreds):
-    """Right, and without a number: thousands err where the hundreds are nearly full or empty."""
-    return thousands + (hundreds == 9).long() - (hundreds == 0).long(), hundreds
-
-
 def token_ids(model):
     return lambda inputs, numbers: inputs[:, 10:15], {}
 
@@ -180,7 +175,6 @@ LESSON = [
             only_the_function: "return two things",
             the_whole_model: "at most 500 are allowed",
         },
-        right=[],
     ),
 ]
 
