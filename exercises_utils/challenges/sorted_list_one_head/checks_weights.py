@@ -118,7 +118,9 @@ copied_answers.slips(
         "Only the sorted part is counted; add the attention to the list.": dict(places=(12, 22)),
         "These are all 22 positions; return the ten answer positions.": dict(queries=(0, 22)),
         "These are the model's own answers; see what it looks at.": lambda m, t: m(t)[:, 11:21].argmax(-1),
-        "These are places; return their numbers.": lambda m, t: shared.patterns(m, t)[:, 0, 11:21].argmax(-1),
+        "These are places; return the numbers there.": lambda m, t: shared.patterns(m, t)[:, 0, 11:21].argmax(
+            -1
+        ),
     }
 )
 
@@ -139,7 +141,7 @@ score_terms.slips(
         "Every term is the whole score; take W_E and W_pos one at a time.": dict(parts=("whole", "whole")),
         "Queries and keys are swapped: W_Q is the query's, the row's.": then(lambda t: t.transpose(0, 1).mT),
         "Queries and keys are swapped: rows are queries.": then(lambda t: t.mT),
-        "The first axis is the query's part, the second the key's.": then(lambda t: t.transpose(0, 1)),
+        "The query's part is the first axis; here it is the second.": then(lambda t: t.transpose(0, 1)),
         "Index 0 is the token, index 1 the position; they are swapped.": dict(parts=("position", "token")),
         "A softmax has been taken; return the scores.": then(lambda t: causal(t).softmax(-1)),
         "This is the sum of the terms; return them one by one.": then(lambda t: t.sum((0, 1))),
