@@ -608,6 +608,12 @@ def test_changed_arrays_dataclasses_and_dicts_are_seen():
     assert check.run(lambda data, array: 1).passed
 
 
+def test_a_row_of_a_transposed_matrix_can_be_an_argument():
+    row = numbers(1, 5).T[2:3]  # one number, with a stride of 5
+    check = Check("same", "Same", True, lambda: [Case("a row", (row,), row, ("x", "y"))], lambda x: x)
+    assert check.run(lambda x: x + 0).passed
+
+
 def test_a_model_that_is_not_wrapped_is_the_course_s_mistake():
     check = Check("m", "M", True, lambda: [Case("a model", (nn.Linear(2, 2),), 1)])
     outcome = check.run(lambda model: 1)

@@ -101,7 +101,9 @@ def fingerprint(value: Any, depth: int = 4) -> Any:
     Looks into containers, dataclasses and other objects, `depth` levels deep.
     """
     if isinstance(value, Tensor):
-        data = value.detach().cpu().contiguous()
+        data = (
+            value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        )  # strides of 1, whatever its sizes
         return tuple(data.shape), str(data.dtype), _hash(data.flatten().view(torch.uint8).numpy())
     if isinstance(value, np.ndarray):
         return value.shape, str(value.dtype), _hash(np.ascontiguousarray(value))
