@@ -965,9 +965,10 @@ watch("key and value", row_swapped)
 # values together** *must* be the swap of section 4, because there is no third way to `END`. If either fails, the patch is wrong.
 #
 # The finding is what neither does alone. *The verdict is written by values, so values should be enough*: this hypothesis is
-# dead, because without the key nobody looks. Keys alone make `END` look, but what it finds there still says "all is
-# well". **The key makes `END` look (K-composition), the value is what it then says (V-composition).** (In `seed2` and `seed3` keys alone turn a third of the
-# verdicts: there `END` is pulled away from a place whose vote it needs. Values alone never do.)
+# dead, because without the key nobody looks. In `seed0` the key alone does make `END` look, but what it finds there still
+# says "all is well". **The key makes `END` look (K-composition), the value is what it then says (V-composition).** (In `seed2` and `seed3` keys alone turn a third of the
+# verdicts: there `END` seems to be pulled away from a place whose vote it needs. Values alone turn next to none in any of five
+# models.)
 # </details>
 #
 # Last, who listens to whom? The same path patch, keys and values, into one head of layer 1 at a time:
