@@ -86,13 +86,14 @@ many_tokens = partial(intact_tokens, size=30)
 @exercise("Is that row needed?", core=True)
 def necessity(
     model, head, control, intact, broken, position, *, row="position", every_head=False, what="pattern",
-    among="all", counts="rejected", minus=None,
+    among="all", counts="rejected", minus=None, swaps="right",
 ):  # fmt: skip
     """The same forward pass, with the roles of the runs exchanged."""
     swap = dict(row=row, every_head=every_head, what=what)
     found = {"broken": verdict(run(model, broken))}
     for name, one in (("restored", head), ("control", control)):
-        found[name] = swap_pattern.truth(model, one, broken, intact, position, **swap)
+        runs = (intact, broken) if swaps == "exchanged" else (broken, intact)
+        found[name] = swap_pattern.truth(model, one, *runs, position, **swap)
     kept = found["broken"] < 0 if among == "noticed" else torch.ones(len(broken), dtype=torch.bool)
     how = {
         "rejected": lambda d: (d < 0).float().mean(),
@@ -101,6 +102,9 @@ def necessity(
         "number": lambda d: (d < 0).float().sum(),
     }[counts]
     shares = {name: float(how(differences[kept])) for name, differences in found.items()}
+    if among == "those rejected before":
+        rejected = found["broken"] < 0
+        shares = {n: float(how(d if n == "broken" else d[rejected])) for n, d in found.items()}
     if minus:
         return {name: shares["broken"] - s if name != "broken" else s for name, s in shares.items()}
     return shares
@@ -126,6 +130,12 @@ necessity.slips(
         ),
         "These are numbers of sequences; divide by how many there are.": dict(counts="number"),
         "The two runs are exchanged: run `broken`, and restore a row of the run on `intact`.": EXCHANGED,
+        "The swaps put the broken row into the intact run; run `broken`, and take the row from `intact`.": dict(
+            swaps="exchanged"
+        ),
+        "The swaps' shares are of the sequences rejected before; take them of all of `broken`.": dict(
+            among="those rejected before"
+        ),
         'Both heads give the share of `head`: for "control" restore the row of `control`.': dict(
             control=arg("head")
         ),
@@ -219,8 +229,9 @@ def swap_inputs(
     else:
         swapped = run(model, runs[path])
     places = {"END": [last], "position": [position], "all": None, "mirror": [last - position]}
-    who = {"readers": readers, "all": None, "first": readers[:1], "last": readers[-1:]}[heads]
-    to = layer + 1 if layer_of == "readers" else model.cfg.n_layers - 1
+    who = {"readers": readers, "all": None, "first": readers[:1], "last": readers[-1:], "own": [index]}[heads]
+    to = {"readers": layer + 1, "head": layer, "last": model.cfg.n_layers - 1}[layer_of]
+    recorded = layer + 1 if layer_of == "head" else to
     taken = {"all": inputs, "first": inputs[:1], "last": inputs[-1:], "late": inputs, "exchanged": inputs}[
         takes
     ]
@@ -234,7 +245,7 @@ def swap_inputs(
             else name
         )
         where = q_at if (inputs[-1] if takes == "late" else name) == "q" else kv_at
-        edits[name, to] = put(name, swapped[source, to], who, places[where])
+        edits[name, to] = put(name, swapped[source, recorded], who, places[where])
     return verdict(run(model, runs[base], edits))
 
 
@@ -285,6 +296,12 @@ swap_inputs.slips(
         "All heads of the layer read; swap the inputs of `readers` only.": dict(heads="all"),
         "Only the first of the `readers` reads; swap the inputs of all of them.": dict(heads="first"),
         "Only the last of the `readers` reads; swap the inputs of all of them.": dict(heads="last"),
+        "`head`'s own number was taken for the readers'; swap the inputs of the heads in `readers`.": dict(
+            heads="own"
+        ),
+        "The inputs were put into `head`'s own layer; its readers are in the layer after it.": dict(
+            layer_of="head"
+        ),
         "These are the inputs of the last layer; take those of the layer after `head`'s.": dict(
             layer_of="last"
         ),
