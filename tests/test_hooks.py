@@ -167,3 +167,12 @@ def test_errors_say_what_was_expected(model, tokens):
         enter(patch(model, "pattern", 0, torch.zeros(7, 2, 9, 9)), run)
     with pytest.raises(ValueError, match="holds 3 sequences, the run 7"):
         enter(patch(model, "z", 0, read(model, tokens, "z", 0)[:3]), run)
+
+
+def test_one_head_or_position_needs_no_list(model, tokens):
+    other = model.run_with_cache(tokens.flip(0))[1]["pattern", 0]
+    with patch(model, "pattern", 0, other, heads=[1], positions=[8]):
+        expected = model(tokens)
+    with patch(model, "pattern", 0, other, heads=1, positions=8):
+        assert torch.equal(model(tokens), expected)
+    assert not torch.equal(expected, model(tokens))

@@ -188,8 +188,8 @@ def patch(
     layer: int,
     value: Float[Tensor, "..."],
     *,
-    heads: Sequence[int] | None = None,
-    positions: Sequence[int] | None = None,
+    heads: Sequence[int] | int | None = None,
+    positions: Sequence[int] | int | None = None,
 ) -> Iterator[Any]:
     """The same model, with an activation of one layer replaced by ``value`` (for example another run's).
 
@@ -199,12 +199,14 @@ def patch(
         layer: the layer.
         value: the new activation, of the full shape: (batch, position, head, width) for ``q k v z result``,
             (batch, head, query, key) for ``attn_scores`` and ``pattern``; a batch axis of 1 is repeated.
-        heads: only these heads; all by default.
-        positions: only these (query) positions; all by default.
+        heads: only these heads, or this one; all by default.
+        positions: only these (query) positions, or this one; all by default.
 
     Raises:
         ValueError: ``value`` does not have the activation's shape.
     """
+    heads = [heads] if isinstance(heads, int) else heads
+    positions = [positions] if isinstance(positions, int) else positions
     name = _full_name(model, activation, layer)
     head_axis = 2 if activation in PER_HEAD else 1
     axes = "(batch, position, head, width)" if head_axis == 2 else "(batch, head, query, key)"
