@@ -170,7 +170,7 @@ def test_check_of_a_real_notebook(capsys, tmp_path):
     cells[wrong].source = f"def {wrong}(*arguments):\n    return 3"
     # What the checks do not need is left out: the test is about what is said.
     needed = [cell for cell in learner.cells if "checks." in cell.source or cell.id in (solved, wrong)]
-    setup = next(cell for cell in learner.cells if "import checks" in cell.source)
+    setup = next(cell for cell in learner.cells if "exercises_utils.challenges" in cell.source)
     learner.cells = [setup, *(cell for cell in needed if cell is not setup and "working" not in cell.source)]
     path = tmp_path / "my work.ipynb"
     write_notebook(learner, path)

@@ -64,6 +64,9 @@ def explain(cases: Sequence[Case], values: Sequence[Any], facts: Sequence[str] =
     if message := _named(cases, values):
         return Finding("named", message)
     no_truth_values = any(_is_no_truth_value(values[i], cases[i].expected) for i in failing)
+    some_cases = [cases[i] for i in failing], [values[i] for i in failing]
+    if message := _named(*some_cases):
+        return Finding("named", message + _which_cases(cases, failing, facts))
     for kind, search in () if no_truth_values else (("universal", _universal), ("two", _two)):
         if message := search(cases, values, failing):
             some_are_right = len(failing) < len(cases)
@@ -231,7 +234,7 @@ def _two(cases: Sequence[Case], values: Sequence[Any], failing: Sequence[int]) -
     smallest_first = sorted(zip(some, came, strict=True), key=lambda item: _size(item[0].expected))
     for one, other in pairs_of(list(some[0].mistakes)):
         both = all(_both(case, value, one, other) for case, value in smallest_first)
-        if both and _matters(some, one) and _matters(some, other):
+        if both and not any(_alone(some, came, message) for message in (one, other)):
             return f"{TWO}{one} {other}"
     if not all(isinstance(value, Tensor | float | int) for value in came):
         return None
@@ -240,18 +243,14 @@ def _two(cases: Sequence[Case], values: Sequence[Any], failing: Sequence[int]) -
         if any(value is Case.NO_VALUE for value in wrong):
             continue
         pairs = [Pair(v, w, case.axes, case) for v, w, case in zip(came, wrong, some, strict=True)]
-        if _matters(some, message) and (then_also := _single(pairs)):
+        if not _alone(some, came, message) and (then_also := _single(pairs)):
             return f"{TWO}{message} {then_also}"
     return _two_universal(some, came)
 
 
-def _matters(cases: Sequence[Case], message: str) -> bool:
-    """Whether a slip makes a difference in any of these cases: one that makes none is no part of what is wrong."""
-    made = [(case, case.wrong_value(message)) for case in cases if message in case.mistakes]
-    return any(
-        wrong is Case.NO_VALUE or not same(convert(wrong, case.expected), case.expected, case.atol, case.rtol)
-        for case, wrong in made
-    )
+def _alone(cases: Sequence[Case], came: Sequence[Any], message: str) -> bool:
+    """Whether one slip alone gives the values of these cases: then a second one is no part of what is wrong."""
+    return all(_makes(case, value, message) for case, value in zip(cases, came, strict=True))
 
 
 def _size(value: Any) -> int:

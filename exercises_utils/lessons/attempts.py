@@ -17,8 +17,10 @@ from exercises_utils.checking.display import MARKS, UNCHECKED
 from exercises_utils.checking.progress import CheckList
 from exercises_utils.lessons.running import RunError, environment, run_notebook
 
+# The names may stand in brackets, on several lines.
 _CHECKS_IMPORT = re.compile(
-    r"^\s*from\s+exercises_utils\.challenges\.(\w+)\s+import\s+[^#\n]*\bchecks\b", re.MULTILINE
+    r"^\s*from\s+exercises_utils\.challenges\.(\w+)\s+import\s+(?:\([^)]*\bchecks\b|[^#\n(]*\bchecks\b)",
+    re.MULTILINE,
 )
 
 

@@ -85,7 +85,7 @@ def make_data(size: int, seed: int | Generator) -> SortedListData:
     return from_lists(torch.randint(0, N_NUMBERS, (size, LENGTH), generator=as_generator(seed)))
 
 
-def from_lists(lists: Int[Tensor, "batch 10"] | list[list[int]]) -> SortedListData:
+def from_lists(lists: Int[Tensor, "batch 10"] | list[list[Any]]) -> SortedListData:
     """The sequences for these lists: BOS, the list, MID, the sorted list.
 
     Raises ValueError if a list does not have ten numbers, or has one outside 0 to 49.

@@ -86,7 +86,7 @@ def make_data(size: int, seed: int | Generator) -> SortedListData:
     return from_lists(torch.rand((size, N_NUMBERS), generator=as_generator(seed)).argsort(dim=-1)[:, :LENGTH])
 
 
-def from_lists(lists: Int[Tensor, "batch 10"] | list[list[int]]) -> SortedListData:
+def from_lists(lists: Int[Tensor, "batch 10"] | list[list[Any]]) -> SortedListData:
     """The sequences for these lists: the list, SEP, the sorted list. Repeats are let through.
 
     A list with repeats is outside what the model was trained on; lessons use some on purpose.
